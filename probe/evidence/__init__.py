@@ -1,0 +1,1 @@
+"""One detector per file: what the bytes say about who wrote a text."""

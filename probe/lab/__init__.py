@@ -1,0 +1,1 @@
+"""Platforms of known behaviour, so that truth is known."""

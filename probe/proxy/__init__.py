@@ -1,0 +1,1 @@
+"""mitmproxy addons that route and record."""

@@ -1,0 +1,1 @@
+"""Likelihood of a given text under local weights."""

@@ -1,0 +1,52 @@
+"""The seam between detectors and servers that can score a given text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """One token of a given text under the twin's raw distribution (temperature 1, no filter), before it was drawn.
+
+    ``logprob``: natural log of its probability. ``top``: logprobs of the most probable tokens, descending; the rest of the
+    vocabulary shares the remaining mass. ``rank``: 1 for the most probable token, ``None`` where it lies below ``top``.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[float, ...]
+    rank: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TextScore:
+    """A continuation scored token by token. ``vocabulary``: number of tokens the weights know (for the tail)."""
+
+    tokens: tuple[TokenScore, ...]
+    vocabulary: int
+
+    @property
+    def logprob(self) -> float:
+        """Natural log of P(continuation | prompt)."""
+        return sum(token.logprob for token in self.tokens)
+
+
+class Scorer(Protocol):
+    """Scores a continuation under local weights.
+
+    ``name`` and ``version`` go into the store beside every score. ``score`` raises ``ScoringError`` (one sentence) when the
+    server cannot; it never returns a guess.
+    """
+
+    name: str
+    version: str
+    vocabulary: int
+
+    async def score(self, prompt: Sequence[int], continuation: Sequence[int]) -> TextScore:
+        """Score token ids ``continuation`` given token ids ``prompt``."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release the connection."""
+        ...

@@ -1,0 +1,1 @@
+"""Dialects, framing, backend catalogue and signature matching."""
