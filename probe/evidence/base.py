@@ -10,10 +10,11 @@ class Evidence:
     """One detector's finding about one exchange.
 
     ``log_e``: natural log of an e-value against the null "these weights wrote this text under normal serving" (its
-    expectation under the null is at most 1; Vovk & Wang 2021, arXiv 1912.06116); ``None`` where the detector abstains.
-    ``llr``: natural-log likelihood ratio platform : model for the posterior; 0 where it abstains. ``sentence`` is plain
-    English. ``facts`` are the numbers behind it, ``exhibit`` the bytes it rests on (a header line, a JSON path with its value,
-    a token). ``decisive``: a declared signature, which decides alone and names ``mechanism`` and ``layer``.
+    expectation under the null is at most 1; Vovk & Wang 2021, arXiv 1912.06116); ``None`` where the detector
+    abstains. ``llr``: natural-log likelihood ratio platform : model for the posterior; 0 where it abstains.
+    ``sentence`` is plain English. ``facts`` are the numbers behind it, ``exhibit`` the bytes it rests on (a header
+    line, a JSON path with its value, a token). ``decisive``: a declared signature, which decides alone and names
+    ``mechanism`` and ``layer``.
     """
 
     detector: str

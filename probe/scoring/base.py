@@ -9,8 +9,9 @@ from typing import Protocol
 class TokenScore:
     """One token of a given text under the twin's raw distribution (temperature 1, no filter), before it was drawn.
 
-    ``logprob``: natural log of its probability. ``top``: logprobs of the most probable tokens, descending; the rest of the
-    vocabulary shares the remaining mass. ``rank``: 1 for the most probable token, ``None`` where it lies below ``top``.
+    ``logprob``: natural log of its probability. ``top``: logprobs of the most probable tokens, descending; the rest
+    of the vocabulary shares the remaining mass. ``rank``: 1 for the most probable token, ``None`` where it lies below
+    ``top``.
     """
 
     token_id: int
@@ -35,8 +36,8 @@ class TextScore:
 class Scorer(Protocol):
     """Scores a continuation under local weights.
 
-    ``name`` and ``version`` go into the store beside every score. ``score`` raises ``ScoringError`` (one sentence) when the
-    server cannot; it never returns a guess.
+    ``name`` and ``version`` go into the store beside every score. ``score`` raises ``ScoringError`` (one sentence)
+    when the server cannot; it never returns a guess.
     """
 
     name: str

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from probe.traces.trace import Message
+from probe.traces.values import Message
 
 HeaderPairs = tuple[tuple[str, str], ...]
 """Header fields in wire order, names as sent; bytes decoded as ISO 8859-1, so that nothing is lost (RFC 9110 §5.5)."""
@@ -27,9 +27,9 @@ class Exchange:
     """One raw HTTP request/response pair as it crossed the proxy.
 
     Bodies are the message bodies after transfer-coding, before content-coding (a gzip body is stored as gzip).
-    ``started_at`` is Unix time in seconds (UTC); ``sent_at``, ``head_at``, ``ended_at`` and the chunks' ``at`` are seconds
-    after it on a monotonic clock. ``sizes`` of the chunks add up to ``len(response_body)``. ``redactions`` counts places
-    where a credential was blotted out before storing.
+    ``started_at`` is Unix time in seconds (UTC); ``sent_at``, ``head_at``, ``ended_at`` and the chunks' ``at`` are
+    seconds after it on a monotonic clock. ``sizes`` of the chunks add up to ``len(response_body)``. ``redactions``
+    counts places where a credential was blotted out before storing.
     """
 
     id: str
