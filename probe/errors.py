@@ -15,6 +15,7 @@
     │   └── ModelError         it does not know the model
     ├── ServeError             a local server did not start
     ├── ProxyError             the proxy did not start, or its port is taken
+    ├── WireError              a request is not what its dialect allows, or cannot be built
     ├── ScoringError           the twin could not score a text
     └── ReportError            a report could not be written
 
@@ -73,6 +74,10 @@ class ServeError(ProbeError):
 
 class ProxyError(ProbeError):
     """The proxy could not start."""
+
+
+class WireError(ProbeError):
+    """A request body is not what its dialect allows, or a request cannot be built as a route wants it."""
 
 
 class ScoringError(ProbeError):

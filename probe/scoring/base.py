@@ -1,8 +1,11 @@
 """The seam between detectors and servers that can score a given text."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from probe.traces.values import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +35,32 @@ class TextScore:
         """Natural log of P(continuation | prompt)."""
         return sum(token.logprob for token in self.tokens)
 
+    @property
+    def probability(self) -> float:
+        """P(continuation | prompt), not counting that it ends there; 0 where it underflows."""
+        return math.exp(self.logprob)
 
-class Scorer(Protocol):
+
+class Tokens(Protocol):
+    """Counts and ids of tokens under the weights, as their own server makes them: template, special tokens and all.
+
+    Both methods raise ``ScoringError`` (one sentence) when the server cannot.
+    """
+
+    async def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Return the token ids of a conversation through the chat template, up to where the answer begins."""
+        ...
+
+    async def text_ids(self, text: str) -> tuple[int, ...]:
+        """Return the token ids of plain text; what looks like a special token in it is not one."""
+        ...
+
+
+class Scorer(Tokens, Protocol):
     """Scores a continuation under local weights.
 
-    ``name`` and ``version`` go into the store beside every score. ``score`` raises ``ScoringError`` (one sentence)
-    when the server cannot; it never returns a guess.
+    ``name`` and ``version`` go into the store beside every score; ``vocabulary`` is the number of tokens the weights
+    know. ``score`` raises ``ScoringError`` when the server cannot; it never returns a guess.
     """
 
     name: str

@@ -1,0 +1,171 @@
+"""From stored exchanges to cases: read, judge, count tokens, score under the twin. Scores are cached in the store."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from probe.errors import ProbeError, ScoringError
+from probe.evidence.case import Case, normalised
+from probe.evidence.repetition import TextChance, repeated_texts
+from probe.ids import json_hash
+from probe.judge.base import Judge
+from probe.scoring.base import Scorer, TextScore
+from probe.store.rows import ExchangeRef, OutcomeRow, RouteRow
+from probe.store.scores import score_key
+from probe.store.store import Store
+from probe.traces.values import Message, Trace
+from probe.wire.catalogue import load_backend
+from probe.wire.dialects import dialect
+from probe.wire.signatures import match_signatures
+from probe.wire.values import RequestReading
+
+PROMPTS_PER_TEXT = 32
+"""Prompts under which a repeated text is scored: its own, and others of the study up to this number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A case with where it belongs and what was asked. ``run_id`` and ``repeat`` are ``None`` outside any plan."""
+
+    case: Case
+    route_id: str
+    run_id: str | None
+    repeat: int | None
+    messages: tuple[Message, ...]
+    unscorable: str | None
+    outcome: OutcomeRow
+
+
+def read_cases(
+    store: Store, route: RouteRow, refs: Iterable[ExchangeRef], traces: Mapping[str, Trace], judge: Judge
+) -> list[Sent]:
+    """Read and judge answered exchanges of one route."""
+    speaks, backend = dialect(route.dialect), load_backend(route.backend)
+    found = []
+    for ref in refs:
+        exchange = store.exchange(ref.id)
+        reading = speaks.read(exchange)
+        matches = match_signatures(backend, exchange, reading)
+        author = next((match.author for match in matches if match.author != "unknown"), None)
+        judgement = judge.judge(reading, exchange.status, author, blocked=author is not None)
+        try:
+            request = speaks.read_request(exchange.request_body)
+        except ProbeError as error:
+            request = RequestReading(model=None, messages=(), sampling={}, stream=False, extra=(str(error),))
+        trace = traces.get(ref.trace_id or "")
+        text_hash, excerpt = OutcomeRow.of_text(reading.text)
+        row = OutcomeRow(
+            exchange_id=ref.id,
+            judge=judge.name,
+            judge_version=judge.version,
+            outcome=judgement.outcome,
+            confidence=judgement.confidence,
+            reason=judgement.reason,
+            text_hash=text_hash,
+            excerpt=excerpt,
+        )
+        case = Case(
+            exchange_id=ref.id,
+            # Traffic of other clients has no trace; the conversation itself identifies it.
+            trace_id=ref.trace_id or json_hash([[m.role, m.content] for m in request.messages]),
+            control=bool(trace and trace.control),
+            outcome=judgement.outcome,
+            reading=reading,
+            matches=matches,
+            sampling=request.sampling,
+        )
+        found.append(
+            Sent(case, ref.route_id, ref.run_id, ref.repeat, request.messages, _unscorable(case, request), row)
+        )
+    return found
+
+
+def _unscorable(case: Case, request: RequestReading) -> str | None:
+    if not request.messages:
+        return "the request could not be read"
+    if request.extra:
+        return f"the request carried {', '.join(request.extra)}, which may change what the model sees"
+    if case.reading.reasoning:
+        return "the answer has reasoning, which is not part of the scored sequence in this version"
+    if not case.reading.text:
+        return "there is no text"
+    return None
+
+
+@dataclass
+class ScoringDesk:
+    """Counts and scores through one twin, remembering what was asked before.
+
+    ``failure`` keeps the first reason why the twin could not score; the cases concerned say so and stay unscored.
+    """
+
+    store: Store
+    scorer: Scorer | None
+    weights: str
+    tick: Callable[[], None] = lambda: None
+    failure: str | None = None
+    _prompts: dict[tuple[Message, ...], tuple[int, ...]] = field(default_factory=dict)
+
+    async def counted(self, sent: Sent) -> Sent:
+        """Return the case with its token counts."""
+        if self.scorer is None or not sent.messages:
+            return sent
+        try:
+            prompt = await self._prompt(sent.messages)
+            text = await self.scorer.text_ids(sent.case.reading.text)
+        except ScoringError as error:
+            self.failure = self.failure or str(error)
+            return sent
+        return replace(sent, case=replace(sent.case, prompt_tokens=len(prompt), text_tokens=len(text)))
+
+    async def scored(self, sent: Sent) -> Sent:
+        """Return the case with its score, or with the reason why it has none."""
+        reason = sent.unscorable
+        if reason is None and self.scorer is None:
+            reason = "no twin scores texts"
+        if reason is None:
+            try:
+                score = await self._score(sent.messages, sent.case.reading.text)
+                return replace(sent, case=replace(sent.case, score=score))
+            except ScoringError as error:
+                self.failure = self.failure or str(error)
+                reason = "the twin could not score it"
+        return replace(sent, case=replace(sent.case, unscored=reason))
+
+    async def chances(self, hosted: Sequence[Sent]) -> dict[str, TextChance]:
+        """Score every repeated refusal under its own prompts and further ones of the study."""
+        if self.scorer is None:
+            return {}
+        found = {}
+        for text in repeated_texts([sent.case for sent in hosted]):
+            own = [s for s in hosted if s.case.refused and normalised(s.case.text) == text and s.unscorable is None]
+            if not own:
+                continue
+            rest = [s for s in hosted if s not in own and not s.case.control and s.unscorable is None]
+            asked = (own + rest)[:PROMPTS_PER_TEXT]
+            try:
+                scores = await asyncio.gather(*(self._score(s.messages, own[0].case.reading.text) for s in asked))
+            except ScoringError as error:
+                self.failure = self.failure or str(error)
+                continue
+            found[text] = TextChance(tuple(score.probability for score in scores))
+        return found
+
+    async def _prompt(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
+        assert self.scorer is not None
+        if messages not in self._prompts:
+            self._prompts[messages] = await self.scorer.prompt_ids(messages)
+        return self._prompts[messages]
+
+    async def _score(self, messages: tuple[Message, ...], text: str) -> TextScore:
+        assert self.scorer is not None
+        prompt, ids = await self._prompt(messages), await self.scorer.text_ids(text)
+        key = score_key(self.scorer.name, self.scorer.version, self.weights, prompt, ids)
+        score = self.store.score(key)
+        if score is None:
+            score = await self.scorer.score(prompt, ids)
+            self.store.save_score(
+                key, score, scorer=self.scorer.name, version=self.scorer.version, weights=self.weights
+            )
+        self.tick()
+        return score

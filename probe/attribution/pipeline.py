@@ -1,0 +1,169 @@
+"""Everything right of the exchanges: outcomes, evidence, verdicts, gates, effects; from the store to the store."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from probe import __version__
+from probe.attribution.cases import ScoringDesk, Sent, read_cases
+from probe.attribution.pairs import Effect
+from probe.attribution.rows import effect_row
+from probe.attribution.stored import hosted_pairs, stored_effects
+from probe.attribution.verdicts import Finding, Verdict, decide
+from probe.evidence.accounting import AccountingNorm, accounting
+from probe.evidence.declared import declared
+from probe.evidence.likelihood import LikelihoodNorm, likelihood
+from probe.evidence.repetition import RepetitionNorm, repetition
+from probe.judge.base import Judge
+from probe.judge.rules import RulesJudge
+from probe.scoring.base import Scorer
+from probe.store.rows import EvidenceRow, GateRow, RouteRow, VerdictRow
+from probe.store.store import Store
+
+OWN_COMPLIANCES = 60
+"""Answers of the twin other than refusals that are scored to learn what genuine looks like."""
+
+NOT_ASKED = "not asked"
+
+Progress = Callable[[str, int], None]
+"""Called with what is being done and how many texts were scored so far."""
+
+
+@dataclass(frozen=True)
+class RouteAnalysis:
+    """What was found for one hosted route. ``unscored`` says why the twin scored nothing, where it did not."""
+
+    route: RouteRow
+    twin: RouteRow
+    verdicts: tuple[Verdict, ...]
+    effects: tuple[Effect, ...]
+    prompt_finding: str | None
+    unscored: str | None
+
+
+@dataclass
+class Analysis:
+    """The whole study: per hosted route, in the order in which they were added; ``outcomes`` per route id."""
+
+    routes: list[RouteAnalysis] = field(default_factory=list)
+    cases: dict[str, list[Sent]] = field(default_factory=dict)
+
+
+@dataclass
+class _Study:
+    store: Store
+    scorers: Mapping[str, Scorer]
+    progress: Progress
+    judge: Judge
+    scored: int = 0
+
+    def tick(self) -> None:
+        self.scored += 1
+        self.progress("scoring texts under the twin", self.scored)
+
+
+async def analyze(store: Store, scorers: Mapping[str, Scorer], progress: Progress = lambda _what, _n: None) -> Analysis:
+    """Rebuild everything derived; return what was found.
+
+    ``scorers`` by name of the local route. The same store and scorers give the same rows.
+    """
+    study = _Study(store, scorers, progress, RulesJudge())
+    routes, traces = store.routes(), store.traces()
+    result = Analysis()
+    for route_id, route in routes.items():
+        refs = [ref for ref in store.refs(route_id=route_id) if ref.answered or ref.trial_id is None]
+        progress(f"reading the answers of {route.name}", study.scored)
+        result.cases[route_id] = read_cases(store, route, refs, traces, study.judge)
+    with store.transaction():
+        store.clear_derived()
+        store.replace_outcomes(sent.outcome for cases in result.cases.values() for sent in cases)
+    for route, twin in hosted_pairs(store):
+        if result.cases[route.id]:
+            result.routes.append(await _hosted(study, route, twin, result.cases))
+    return result
+
+
+async def _hosted(study: _Study, route: RouteRow, twin: RouteRow, cases: Mapping[str, list[Sent]]) -> RouteAnalysis:
+    desk = ScoringDesk(study.store, study.scorers.get(twin.name), twin.weights_id, study.tick)
+    hosted = await _gather([desk.counted(sent) for sent in cases[route.id]])
+    # What is known of the twin's own answers sets the null; more of them than refusals are needed for its tail.
+    own = await _gather([desk.scored(sent) for sent in _genuine(cases.get(twin.id, []))])
+    hosted = await _gather([desk.scored(sent) if _worth_scoring(sent) else _as_is(sent) for sent in hosted])
+    controls = [sent.case for sent in hosted if sent.case.control and sent.case.outcome == "complied"]
+    norm = AccountingNorm.measure(controls)
+    genuine = [sent.case for sent in own] + [case for case in controls if case.score is not None]
+    likely = LikelihoodNorm.measure(genuine, prompt_differs=norm.prompt_differs)
+    repeats = RepetitionNorm.measure(
+        [sent.case for sent in hosted],
+        [sent.case for sent in cases.get(twin.id, [])],
+        await desk.chances(hosted),
+        prompt_differs=norm.prompt_differs,
+    )
+    findings = [
+        Finding(
+            sent.case,
+            {
+                "declared": declared(sent.case),
+                "likelihood": likelihood(sent.case, likely),
+                "repetition": repetition(sent.case, repeats),
+                "accounting": accounting(sent.case, norm),
+            },
+        )
+        for sent in hosted
+    ]
+    verdicts = decide(findings, repeats)
+    _save(study.store, route, twin, findings, verdicts, norm.finding)
+    effects = stored_effects(study.store, route, twin)
+    study.store.replace_effects(effect_row(route.id, twin.id, effect) for effect in effects)
+    return RouteAnalysis(route, twin, tuple(verdicts), tuple(effects), norm.finding, _why_unscored(desk))
+
+
+async def _gather(tasks: Iterable[Awaitable[Sent]]) -> list[Sent]:
+    return list(await asyncio.gather(*tasks))
+
+
+async def _as_is(sent: Sent) -> Sent:
+    return sent
+
+
+def _genuine(own: Sequence[Sent]) -> list[Sent]:
+    refused = [sent for sent in own if sent.case.refused]
+    others = [sent for sent in own if sent.case.outcome == "complied"]
+    return refused + others[:OWN_COMPLIANCES]
+
+
+def _worth_scoring(sent: Sent) -> bool:
+    """Every refusal, and of the controls about every second one: enough to see a sampler that differs."""
+    return sent.case.refused or (sent.case.control and int(sent.case.trace_id[-1], 16) % 2 == 0)
+
+
+def _why_unscored(desk: ScoringDesk) -> str | None:
+    return "its twin has no scorer" if desk.scorer is None else desk.failure
+
+
+def _save(
+    store: Store,
+    route: RouteRow,
+    twin: RouteRow,
+    findings: Sequence[Finding],
+    verdicts: Sequence[Verdict],
+    prompt_finding: str | None,
+) -> None:
+    with store.transaction():
+        store.replace_evidence(EvidenceRow(f.case.exchange_id, e) for f in findings for e in f.evidence.values())
+        store.replace_verdicts(
+            VerdictRow(
+                exchange_id=v.exchange_id,
+                who=v.who,  # type: ignore[arg-type]
+                probability=v.probability,
+                log_e=v.log_e,
+                mechanism=v.mechanism,
+                layer=v.layer,
+                reason=v.reason,
+                code_version=__version__,
+            )
+            for v in verdicts
+        )
+        sentence = f"Whether {route.name} serves the same weights as {twin.name} was not asked in this version."
+        detail = {"prompt_finding": prompt_finding}
+        store.replace_gates([GateRow(route.id, twin.id, NOT_ASKED, sentence, __version__, detail)])

@@ -1,0 +1,102 @@
+"""What a report is made from: plain values, gathered from the store by the caller, so that reports need no database."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from probe.attribution.intervals import Interval, wilson
+from probe.attribution.pairs import ANSWERS, REFUSALS, Effect
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSummary:
+    """One route's counts over its attack trials (controls apart).
+
+    ``outcomes``: trials by outcome. ``verdicts``: refusals and stopped answers by ``model``, ``platform``,
+    ``undecided``. ``mechanisms``: those by the platform, by mechanism. ``stopped``: cut or empty answers among the
+    outcomes whose verdict is the platform; they count as refused. ``refusal``: the rate where the caller knows better
+    than Wilson over independent trials (repeats of traces).
+    """
+
+    name: str
+    role: str
+    backend: str
+    model: str
+    twin: str | None
+    outcomes: Mapping[str, int]
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    mechanisms: Mapping[str, int] = field(default_factory=dict)
+    stopped: int = 0
+    refusal: Interval | None = None
+
+    @property
+    def trials(self) -> int:
+        """All trials, whatever came of them."""
+        return sum(self.outcomes.values())
+
+    @property
+    def graded(self) -> int:
+        """Trials that can be scored as refused or answered."""
+        return sum(self.outcomes.get(name, 0) for name in REFUSALS | ANSWERS) + self.stopped
+
+    @property
+    def missing(self) -> int:
+        """Trials that cannot be scored."""
+        return self.trials - self.graded
+
+    @property
+    def refused(self) -> int:
+        """Trials that were refused, blocked, or stopped by the platform."""
+        return sum(self.outcomes.get(name, 0) for name in REFUSALS) + self.stopped
+
+    @property
+    def refusal_rate(self) -> Interval:
+        """Refused of graded."""
+        return self.refusal or wilson(self.refused, self.graded)
+
+    def share(self, who: str) -> Interval:
+        """Share of the refusals with this verdict."""
+        return wilson(self.verdicts.get(who, 0), sum(self.verdicts.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One exchange worth showing: what came, who is held responsible, and each detector's sentence."""
+
+    trial_id: str
+    route: str
+    trace: str
+    outcome: str
+    who: str
+    probability: float | None
+    mechanism: str | None
+    layer: str | None
+    evidence: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Everything that a report says. ``facts`` is the run's manifest; ``truth`` holds the measures of a lab, by name.
+
+    ``notes`` are sentences on method: what the verdicts rest on and what was not asked. ``created_at`` is ISO 8601.
+    """
+
+    title: str
+    created_at: str
+    version: str
+    facts: Mapping[str, str]
+    routes: tuple[RouteSummary, ...]
+    effects: tuple[Effect, ...]
+    notes: tuple[str, ...] = ()
+    cases: tuple[Case, ...] = ()
+    truth: Mapping[str, Interval] = field(default_factory=dict)
+
+    @property
+    def main_effects(self) -> tuple[Effect, ...]:
+        """One effect per hosted route, over all families."""
+        return tuple(effect for effect in self.effects if effect.scope == "all")
+
+    @property
+    def family_effects(self) -> tuple[Effect, ...]:
+        """The effects within families."""
+        return tuple(effect for effect in self.effects if effect.scope != "all")

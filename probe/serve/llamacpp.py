@@ -1,0 +1,111 @@
+"""Start a real llama.cpp HTTP server (PyPI ``xllamacpp``) for a GGUF file, and stop it by handle."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from probe.errors import ServeError
+from probe.serve.info import ServerInfo
+
+
+class LlamaCppServer:
+    """One server process for one GGUF file; a context manager.
+
+    ``context`` is tokens per slot, ``parallel`` the number of slots that decode together. Raises ``ServeError`` with
+    one sentence where the file is missing or the server does not come up within ``timeout_s`` seconds.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        model_id: str,
+        context: int = 1024,
+        parallel: int = 4,
+        threads: int | None = None,
+        port: int = 0,
+        log_path: Path | None = None,
+        timeout_s: float = 60.0,
+    ) -> None:
+        self._model = model
+        self._options = {
+            "model": str(model),
+            "model_id": model_id,
+            "context": context,
+            "parallel": parallel,
+            "threads": threads or min(os.cpu_count() or 1, 8),
+            "port": port,
+        }
+        self._log_path = log_path
+        self._timeout_s = timeout_s
+        self._process: subprocess.Popen[str] | None = None
+        self._log: IO[bytes] | None = None
+        self.info: ServerInfo | None = None
+
+    def start(self) -> ServerInfo:
+        """Start and wait until the model is loaded; return where it listens."""
+        if not self._model.is_file():
+            raise ServeError(f"llama.cpp cannot start: there is no model file {self._model}.")
+        self._log = self._log_path.open("ab") if self._log_path else None
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "probe.serve.llamacpp_child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log or subprocess.DEVNULL,
+            text=True,
+            # Ctrl-C in the terminal goes to the whole process group; the run decides when its server stops.
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(self._options) + "\n")
+        self._process.stdin.flush()
+        ready, _, _ = select.select([self._process.stdout], [], [], self._timeout_s)
+        line = self._process.stdout.readline() if ready else ""
+        if not line:
+            status = self._process.poll()
+            self.stop()
+            what = f"did not answer within {self._timeout_s:.0f} s" if status is None else f"ended with status {status}"
+            raise ServeError(
+                f"llama.cpp {what} while loading {self._model.name}: is it a GGUF file, and is there memory?"
+            )
+        answer = json.loads(line)
+        self.info = ServerInfo(url=answer["url"], model=str(self._options["model_id"]), version=answer["build"])
+        return self.info
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server while it runs."""
+        return self._process.pid if self._process else None
+
+    def stop(self) -> None:
+        """Stop the server and wait until it is gone; safe to call twice."""
+        process, self._process = self._process, None
+        if process is not None:
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def __enter__(self) -> Self:
+        """Start the server."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the server."""
+        self.stop()

@@ -1,0 +1,156 @@
+"""A backend as its TOML file describes it. Frozen values; ``probe.wire.catalogue`` reads the files."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from probe.traces.values import Sampling
+
+Kind = Literal["local", "hosted"]
+Mechanism = Literal[
+    "declared_block",
+    "injected_text",
+    "cut_stream",
+    "redaction",
+    "prompt_rewrite",
+    "other_weights",
+    "model_refusal",
+]
+Layer = Literal["gateway", "host_input", "host_output", "vendor_classifier", "unknown"]
+Author = Literal["platform", "model", "unknown"]
+Confidence = Literal["primary", "recorded", "unconfirmed"]
+"""``primary``: official documentation, specification or the server's code; ``recorded``: a real sample from the wire;
+``unconfirmed``: neither, so that nothing is decided by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """How a credential is sent: ``header: scheme key``."""
+
+    header: str
+    scheme: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One sampling parameter that a backend takes: its name on the wire, and its value there for "off" (our 0)."""
+
+    wire: str
+    off: int | float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterMap:
+    """The sampling parameters that a backend takes, by the names of ``Sampling``."""
+
+    by_name: Mapping[str, Parameter] = field(default_factory=dict)
+
+    def to_wire(self, sampling: Sampling) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Return the parameters as they are sent, and the names of those that the backend cannot take.
+
+        Every parameter is sent, also at its default. A ``seed`` of ``None`` is no parameter: neither sent nor dropped.
+        """
+        sent: dict[str, Any] = {}
+        dropped: list[str] = []
+        for name, value in asdict(sampling).items():
+            if value is None:
+                continue
+            parameter = self.by_name.get(name)
+            if parameter is None:
+                dropped.append(name)
+            else:
+                sent[parameter.wire] = parameter.off if parameter.off is not None and value == 0 else value
+        return sent, tuple(dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """Where a server tells about itself, as paths below its root (the route's URL without ``/v1``)."""
+
+    models: str
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One statement of a backend file, with where it was read. ``about`` are keys of the file (``request.plugins``)."""
+
+    about: tuple[str, ...]
+    says: str
+    source: str
+    confidence: Confidence
+
+
+@dataclass(frozen=True, slots=True)
+class Canned:
+    """A text that a platform is known to write in the model's place. Alone it is no proof: models say such things."""
+
+    text: str
+    by: str
+    source: str
+    confidence: Confidence
+
+
+@dataclass(frozen=True, slots=True)
+class JsonCondition:
+    """A JMESPath expression whose value, or an element of it, must match a regular expression (``re.search``).
+
+    ``search`` is the compiled path. Strings are matched as they are, everything else as compact JSON; ``null`` never.
+    """
+
+    path: str
+    search: Any
+    pattern: re.Pattern[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """How a backend shows that somebody acted on an exchange. All stated conditions must hold.
+
+    ``author`` is who wrote what the client got. A redacted or rewritten prompt says nothing of that: its author is
+    ``unknown``. ``json`` conditions must hold in one and the same document. ``text`` tells whether text was delivered.
+    """
+
+    id: str
+    mechanism: Mechanism
+    layer: Layer
+    author: Author
+    sentence: str
+    source: str
+    confidence: Confidence
+    status: tuple[int, ...] = ()
+    headers: tuple[tuple[str, re.Pattern[str]], ...] = ()
+    json: tuple[JsonCondition, ...] = ()
+    body: re.Pattern[str] | None = None
+    event: re.Pattern[str] | None = None
+    finish_reason: re.Pattern[str] | None = None
+    text: Literal["none", "some"] | None = None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A kind of server or provider.
+
+    ``url`` is the fixed address, ``None`` where each installation has its own. ``headers`` go onto every request,
+    ``request`` is merged into every body, ``stream_request`` into the bodies of streamed requests only. ``logprobs``
+    tells whether log-probabilities may be asked for.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    dialect: str
+    describe: Describe
+    url: str | None = None
+    auth: Auth | None = None
+    key_env: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    request: Mapping[str, Any] = field(default_factory=dict)
+    stream_request: Mapping[str, Any] = field(default_factory=dict)
+    parameters: ParameterMap = field(default_factory=ParameterMap)
+    stream_default: bool = True
+    logprobs: bool = False
+    signatures: tuple[Signature, ...] = ()
+    canned: tuple[Canned, ...] = ()
+    facts: tuple[Fact, ...] = ()

@@ -1,0 +1,36 @@
+"""What a dialect does: the seam between wire formats and everything else."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from probe.traces.values import Trace
+from probe.wire.backend import Backend
+from probe.wire.values import BuiltRequest, Exchange, Reading, RequestReading
+
+DIALECT_NAMES = ("openai-chat", "ollama-chat")
+"""All wire formats that there is code for; backend files may name these only."""
+
+
+class Dialect(Protocol):
+    """One wire format."""
+
+    name: str
+
+    def build(
+        self, trace: Trace, *, model: str, stream: bool, backend: Backend, request: Mapping[str, Any], logprobs: int
+    ) -> BuiltRequest:
+        """Build the request that carries a trace over a route; the same arguments give the same bytes.
+
+        ``request`` is the route's own addition to the body and goes before the backend's. ``logprobs`` asks for so many
+        alternatives per token, 0 for none. What the backend cannot take is named in ``dropped``. Raises ``WireError``
+        where the additions would change the conversation, or a value is no JSON.
+        """
+        ...
+
+    def read(self, exchange: Exchange) -> Reading:
+        """Read a response. Never raises: what cannot be read is a state, with a sentence in ``problems``."""
+        ...
+
+    def read_request(self, body: bytes) -> RequestReading:
+        """Read a request body of any client. Raises ``WireError`` where it is no request of this dialect."""
+        ...

@@ -1,0 +1,229 @@
+"""The dialect ``openai-chat``: ``POST …/chat/completions``, answered with JSON or an event stream.
+
+Spoken by llama.cpp, vLLM, OpenRouter and most others, each with fields of its own. Sources: OpenAI API reference (chat
+completions); ``tools/server/README.md`` of llama.cpp; ``vllm/entrypoints/openai/chat_completion/protocol.py``;
+OpenRouter API reference (streaming, errors and debugging).
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from probe.traces.values import Trace
+from probe.wire.backend import Backend
+from probe.wire.building import additions, checked_logprobs, encode, messages_of
+from probe.wire.collecting import Collected, body_of, content_type, decoded_text, error_message, missing, read_whole
+from probe.wire.fields import Problems, count_field, number_field, table, text_field
+from probe.wire.framing import SseEvent, SseParser
+from probe.wire.requests import read_openai_request
+from probe.wire.values import BuiltRequest, Exchange, Reading, RequestReading, Usage
+
+_STREAM_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
+_REASONING = ("reasoning", "reasoning_content", "thinking")
+"""Fields for reasoning: vLLM, Ollama, Groq and OpenRouter; DeepSeek and its followers; Mistral. Some send two with the
+same text, so the first that is there counts."""
+
+
+class OpenAiChat:
+    """Builds and reads chat completions."""
+
+    name = "openai-chat"
+
+    def build(
+        self, trace: Trace, *, model: str, stream: bool, backend: Backend, request: Mapping[str, Any], logprobs: int
+    ) -> BuiltRequest:
+        """Build the request of a trace; see ``Dialect.build``."""
+        sampling, dropped = backend.parameters.to_wire(trace.sampling)
+        body: dict[str, Any] = {"model": model, "messages": messages_of(trace), **sampling, "stream": stream}
+        if stream:
+            body["stream_options"] = {"include_usage": True}
+        asked, dropped = checked_logprobs(logprobs, backend, dropped)
+        if asked:
+            body |= {"logprobs": True, "top_logprobs": asked}
+        return BuiltRequest("/chat/completions", encode(additions(body, backend, request, stream=stream)), dropped)
+
+    def read_request(self, body: bytes) -> RequestReading:
+        """Read a request body; see ``Dialect.read_request``."""
+        return read_openai_request(body)
+
+    def read(self, exchange: Exchange) -> Reading:
+        """Read a response; see ``Dialect.read``."""
+        if exchange.status is None:
+            return missing(exchange)
+        collected = Collected()
+        data = body_of(exchange, collected.problems)
+        if _is_stream(exchange, data, collected.problems):
+            _read_stream(data, collected)
+        else:
+            for document in read_whole(decoded_text(data, collected.problems), collected, exchange):
+                _read_document(document, collected)
+        return collected.reading(exchange)
+
+
+def _is_stream(exchange: Exchange, data: bytes, problems: Problems) -> bool:
+    declared = content_type(exchange)
+    looks_json = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in {b"{", b"["}
+    if declared == "text/event-stream":
+        if looks_json:
+            problems.add("a JSON body under the content type of an event stream")
+        return not looks_json
+    if looks_json or not _STREAM_START.match(data):
+        return False
+    problems.add(f"an event stream under the content type {declared[:60]!r}")
+    return True
+
+
+def _read_stream(data: bytes, collected: Collected) -> None:
+    collected.streamed, collected.terminated = True, False
+    parser = SseParser()
+    for event in [*parser.feed(data), *parser.close()]:
+        _read_event(event, collected)
+    if b"\xef\xbf\xbd" not in data and any("\ufffd" in piece for piece in collected.text):
+        collected.problems.add("the body is not UTF-8 throughout")
+
+
+def _read_event(event: SseEvent, collected: Collected) -> None:
+    collected.events.append(event.name)
+    if event.data.strip() == "[DONE]":
+        collected.terminated = True
+        return
+    if collected.terminated:
+        collected.problems.add("the stream goes on after [DONE]")
+    document = collected.document(event.data, complete=event.complete)
+    if isinstance(document, dict):
+        _read_document(document, collected)
+    elif document is not None:
+        collected.problems.add("an event is JSON but no object")
+    if event.name == "error" and collected.error is None:
+        collected.fail(error_message(document if isinstance(document, dict) else event.data))
+
+
+def _read_document(document: Mapping[str, Any], collected: Collected) -> None:
+    _read_envelope(document, collected)
+    _read_error(document, collected)
+    choices = document.get("choices")
+    if not isinstance(choices, list):
+        if choices is not None:
+            collected.problems.add("choices is no list")
+        return
+    collected.completion = True
+    for choice in choices:
+        if not isinstance(choice, dict):
+            collected.problems.add("a choice is no object")
+        elif choice.get("index") in (None, 0):
+            _read_choice(choice, collected)
+        else:
+            collected.problems.add("more than one choice; the first is read")
+
+
+def _read_envelope(document: Mapping[str, Any], collected: Collected) -> None:
+    problems = collected.problems
+    collected.name("model", text_field(document, "model", problems))
+    collected.name("response_id", text_field(document, "id", problems))
+    collected.name("provider", text_field(document, "provider", problems))
+    # vLLM sets the fingerprint on the last chunk only.
+    collected.fingerprint = text_field(document, "system_fingerprint", problems) or collected.fingerprint
+    usage = document.get("usage")
+    if isinstance(usage, dict):
+        details = table(usage.get("completion_tokens_details"))
+        collected.merge_usage(
+            Usage(
+                prompt_tokens=count_field(usage, "prompt_tokens", problems),
+                completion_tokens=count_field(usage, "completion_tokens", problems),
+                reasoning_tokens=count_field(details, "reasoning_tokens", problems),
+            )
+        )
+    elif usage is not None:
+        problems.add("usage is no object")
+    _read_timings(document, collected)
+
+
+_TIMINGS = (
+    # llama.cpp (result_timings) and vLLM (--enable-per-request-metrics), both in milliseconds.
+    ("timings", "prompt_ms", "prompt"),
+    ("timings", "predicted_ms", "generation"),
+    ("metrics", "queue_time_ms", "queue"),
+    ("metrics", "generation_time_ms", "generation"),
+)
+
+
+def _read_timings(document: Mapping[str, Any], collected: Collected) -> None:
+    for block, key, name in _TIMINGS:
+        milliseconds = number_field(table(document.get(block)), key, collected.problems)
+        if milliseconds is not None:
+            collected.timings[name] = milliseconds / 1000
+
+
+def _read_error(document: Mapping[str, Any], collected: Collected) -> None:
+    """Find a reported error in every shape that servers use under any status."""
+    if document.get("error"):
+        collected.fail(error_message(document["error"]))
+    elif table(document.get("base_resp")).get("status_code"):  # MiniMax: HTTP 200 and an own status
+        base = table(document["base_resp"])
+        collected.fail(f"{base.get('status_msg') or 'no message'} ({base['status_code']})")
+    elif "choices" not in document:
+        # FastAPI's {"detail": …}, old vLLM's {"object": "error"}, SiliconFlow's {"code": …, "message": …}, and Kong's
+        # plain {"message": …}; the usual envelope of a chunk has neither.
+        words = document.get("detail") or document.get("message") or document.get("error_msg")
+        if words:
+            collected.fail(error_message(words))
+
+
+def _read_choice(choice: Mapping[str, Any], collected: Collected) -> None:
+    problems = collected.problems
+    if choice.get("error"):
+        collected.fail(error_message(choice["error"]))
+    finish = text_field(choice, "finish_reason", problems)
+    collected.finish_reason = finish or collected.finish_reason
+    native = text_field(choice, "native_finish_reason", problems)
+    collected.native_finish_reason = native or collected.native_finish_reason
+    if finish == "error":
+        collected.fail("the generation ended with an error")
+    logprobs = choice.get("logprobs")
+    if isinstance(logprobs, dict):
+        collected.add_logprobs(logprobs.get("content"))
+    message = choice.get("delta") if collected.streamed else choice.get("message")
+    if not message and collected.streamed and not collected.text:
+        message = choice.get("message")  # some gateways send one chunk in the shape of a whole answer
+    if isinstance(message, dict):
+        _read_message(message, collected)
+    elif message is not None:
+        problems.add("the message is no object")
+
+
+def _read_message(message: Mapping[str, Any], collected: Collected) -> None:
+    problems = collected.problems
+    content = message.get("content")
+    if isinstance(content, list):
+        for part in content:
+            _read_part(table(part), collected)
+    else:
+        collected.text.append(text_field(message, "content", problems))
+    collected.refusal.append(text_field(message, "refusal", problems))
+    reasoning = next((value for key in _REASONING if (value := message.get(key))), None)
+    if isinstance(reasoning, str):
+        collected.reasoning.append(reasoning)
+    elif reasoning is not None:
+        problems.add("the reasoning is no text")
+    else:
+        details = message.get("reasoning_details")
+        for detail in details if isinstance(details, list) else []:
+            # OpenRouter: reasoning.text, reasoning.summary, reasoning.encrypted (the last stays unread).
+            words = table(detail).get("text") or table(detail).get("summary")
+            collected.reasoning.append(words if isinstance(words, str) else "")
+    if message.get("tool_calls") or message.get("function_call"):
+        problems.add("tool calls are not read")
+
+
+def _read_part(part: Mapping[str, Any], collected: Collected) -> None:
+    kind = part.get("type")
+    if kind == "refusal":
+        collected.refusal.append(text_field(part, "refusal", collected.problems))
+    elif kind == "thinking":  # Mistral: text, or a list of parts
+        thinking = part.get("thinking")
+        pieces = [table(piece).get("text") for piece in thinking] if isinstance(thinking, list) else [thinking]
+        collected.reasoning += [piece for piece in pieces if isinstance(piece, str)]
+    elif isinstance(part.get("text"), str):
+        collected.text.append(part["text"])
+    else:
+        collected.problems.add(f"a content part of type {str(kind)[:40]!r} is not read")

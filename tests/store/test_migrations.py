@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+
+from probe.errors import StoreError
+from probe.store import Store, migrations
+
+
+def test_numbers_run_from_one_without_gaps(tmp_path: Path) -> None:
+    (tmp_path / "0001_a.sql").write_text("SELECT 1;")
+    (tmp_path / "0003_b.sql").write_text("SELECT 1;")
+    with pytest.raises(StoreError, match="not numbered"):
+        migrations.read(tmp_path)
+    (tmp_path / "0003_b.sql").rename(tmp_path / "b.sql")
+    with pytest.raises(StoreError, match="has no number"):
+        migrations.read(tmp_path)
+    (tmp_path / "b.sql").rename(tmp_path / "0002_b.sql")
+    assert [m.name for m in migrations.read(tmp_path)] == ["a", "b"]
+
+
+def test_a_script_falls_into_statements() -> None:
+    sql = (
+        "-- one; two\nCREATE TABLE a (b); -- c;\nCREATE TRIGGER t AFTER INSERT ON a\nBEGIN\n SELECT 1;\nEND;\n-- end\n"
+    )
+    found = list(migrations.statements(sql))
+    assert len(found) == 2
+    assert found[1].rstrip().endswith("END;")
+    assert list(migrations.statements("SELECT 1")) == ["SELECT 1"]
+
+
+def test_a_migration_that_fails_leaves_nothing(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = migrations.shipped()
+    bad = migrations.Migration(len(good) + 1, "bad", "CREATE TABLE half (a);\nCREATE TABLE routes (a);\n")
+    monkeypatch.setattr(migrations, "shipped", lambda: (*good, bad))
+    with pytest.raises(StoreError, match="already exists"):
+        Store.open(database)
+    monkeypatch.undo()
+    with Store.open(database) as store:
+        assert store.query("SELECT name FROM sqlite_master WHERE name = 'half'") == []
+        assert store.query("PRAGMA user_version") == [(len(good),)]
+
+
+def test_every_table_is_strict_and_has_a_reason() -> None:
+    for migration in migrations.shipped():
+        for statement in migrations.statements(migration.sql):
+            if "CREATE TABLE" in statement:
+                above = statement.partition("CREATE TABLE")[0]
+                assert "-- " in above
+                assert statement.rstrip().endswith("STRICT;")

@@ -1,0 +1,73 @@
+"""The real vLLM for tests: started once per session, skipped with a reason where it is not installed.
+
+A test module imports the fixture by name::
+
+    from vllm_kit import vllm_server
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from probe.errors import ServeError
+from probe.resources import data_folder
+from probe.serve.info import ServerInfo
+from probe.serve.vllm import VllmServer, find_python
+
+MODEL_ID = "toy"
+
+_shared: list[VllmServer] = []
+"""The one server; a fixture that several modules import is a fixture of each, and would start one for each."""
+
+
+def toy_model() -> Path:
+    """Return the folder of the embedded weights; skips the test where they are not there."""
+    folder = data_folder("backends") / "toy"
+    if not (folder / "model.safetensors").is_file():
+        pytest.skip(f"the embedded weights are not in {folder}")
+    return folder
+
+
+def require_vllm() -> None:
+    """Skip the test, and say why, where there is no vLLM."""
+    try:
+        find_python()
+    except ServeError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerInfo]:
+    """Where the real vLLM serves the embedded weights."""
+    require_vllm()
+    if not _shared:
+        log = tmp_path_factory.mktemp("vllm") / "vllm.log"
+        server = VllmServer(toy_model(), model_id=MODEL_ID, log_path=log)
+        server.start()
+        _shared.append(server)
+    server = _shared[0]
+    assert server.info is not None
+    yield server.info
+    server.stop()
+
+
+def processes_of(group: int) -> list[int]:
+    """Return the ids of the processes of a group that are alive, from ``/proc`` (zombies have ended)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            state, _parent, its_group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+        except (OSError, ValueError):
+            continue
+        if int(its_group) == group and state not in {"Z", "X"}:
+            found.append(int(entry.name))
+    return found
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment for a child that imports ``probe`` from this checkout."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
