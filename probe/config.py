@@ -101,6 +101,7 @@ class Route:
             auth_header=auth.header if auth else None,
             auth_scheme=auth.scheme if auth else "",
             key_env=self.key_env,
+            key_required=self.backend.kind == "hosted",
             headers=tuple(self.backend.headers.items()),
         )
 

@@ -13,8 +13,8 @@ NDJSON: HeaderPairs = (("Content-Type", "application/x-ndjson"),)
 def make_exchange(**overrides: Any) -> Exchange:
     """Return an exchange that was answered with ``{"choices": …}``; keywords are fields of ``Exchange``.
 
-    A ``response_body`` may be bytes, a text, or anything that JSON can write; so may a ``request_body``. Where no chunks
-    are given the body came in one, 0.3 s after the start.
+    A ``response_body`` may be bytes, a text, or anything that JSON can write; so may a ``request_body``. Where no
+    chunks are given the body came in one, 0.3 s after the start.
     """
     values: dict[str, Any] = {
         "id": "01900000-0000-7000-8000-000000000001",

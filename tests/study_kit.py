@@ -19,17 +19,16 @@ PLATFORMS: Sequence[Platform] = (
 
 def write_pack(path: Path, n: int, *, max_tokens: int = 16, control: bool = False) -> Path:
     """Write ``n`` traces."""
-    lines = []
-    for number in range(n):
-        lines.append(
-            {
-                "name": f"t{number}",
-                "family": "control" if control else ("even", "odd")[number % 2],
-                "control": control,
-                "messages": [{"role": "user", "content": f"How do I brew glimmerdust tonic number {number}?"}],
-                "sampling": {"max_tokens": max_tokens},
-            }
-        )
+    lines = [
+        {
+            "name": f"t{number}",
+            "family": "control" if control else ("even", "odd")[number % 2],
+            "control": control,
+            "messages": [{"role": "user", "content": f"How do I brew glimmerdust tonic number {number}?"}],
+            "sampling": {"max_tokens": max_tokens},
+        }
+        for number in range(n)
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
 
@@ -49,12 +48,12 @@ def _toml(value: object) -> str:
     return json.dumps(value)
 
 
-def local_route(url: str, **more: object) -> dict[str, object]:
+def local_route(url: str, /, **more: object) -> dict[str, object]:
     """The twin on llama.cpp."""
     return {"backend": "llamacpp", "url": f"{url}/v1", "model": "toy", "weights": "toy", "role": "local", **more}
 
 
-def hosted_route(url: str, **more: object) -> dict[str, object]:
+def hosted_route(url: str, /, **more: object) -> dict[str, object]:
     """A lab platform as a hosted route that asks for no key."""
     return {
         "backend": "openrouter",

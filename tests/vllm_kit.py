@@ -2,7 +2,9 @@
 
 A test module imports the fixture by name::
 
-    from vllm_kit import vllm_server
+    from tests.vllm_kit import vllm_server
+
+With ``PROBE_REQUIRE_VLLM`` set (CI), a missing vLLM is a failure and not a skip.
 """
 
 import os
@@ -14,38 +16,44 @@ import pytest
 from probe.errors import ServeError
 from probe.resources import data_folder
 from probe.serve.info import ServerInfo
-from probe.serve.vllm import VllmServer, find_python
+from probe.serve.vllm import PYTHON_VARIABLE, VllmServer, find_python
 
 MODEL_ID = "toy"
+
+_NAMED = os.environ.get(PYTHON_VARIABLE)
+"""Read before the fixture that clears the environment for each test."""
 
 _shared: list[VllmServer] = []
 """The one server; a fixture that several modules import is a fixture of each, and would start one for each."""
 
 
 def toy_model() -> Path:
-    """Return the folder of the embedded weights; skips the test where they are not there."""
-    folder = data_folder("backends") / "toy"
-    if not (folder / "model.safetensors").is_file():
-        pytest.skip(f"the embedded weights are not in {folder}")
-    return folder
+    """Return the folder of the embedded weights."""
+    return data_folder("backends") / "toy"
 
 
-def require_vllm() -> None:
-    """Skip the test, and say why, where there is no vLLM."""
+def real_python() -> Path:
+    """Return the Python that has vLLM; skips the test, and says why, where there is none."""
+    if _NAMED:
+        return Path(_NAMED)
     try:
-        find_python()
+        return find_python()
     except ServeError as error:
+        if os.environ.get("PROBE_REQUIRE_VLLM"):
+            pytest.fail(f"PROBE_REQUIRE_VLLM is set, and {error}")
         pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
 def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerInfo]:
     """Where the real vLLM serves the embedded weights."""
-    require_vllm()
+    python = real_python()
     if not _shared:
         log = tmp_path_factory.mktemp("vllm") / "vllm.log"
         server = VllmServer(toy_model(), model_id=MODEL_ID, log_path=log)
-        server.start()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(PYTHON_VARIABLE, str(python))
+            server.start()
         _shared.append(server)
     server = _shared[0]
     assert server.info is not None

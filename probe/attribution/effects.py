@@ -20,6 +20,7 @@ from probe.attribution.intervals import (
     benjamini_hochberg,
     design_effect,
     mcnemar_exact,
+    newcombe_paired,
     tango_paired,
     wilson,
 )
@@ -93,6 +94,7 @@ def _effect(pairs: list[Pair], hosted: str, twin: str, scope: str, level: float)
         refusal_hosted=_proportion([(s.trace, s.hosted) for s in scored], level),
         refusal_twin=_proportion([(s.trace, s.twin) for s in scored], level),
         difference=_sum(platform, serving, _difference([(s.trace, s.hosted - s.twin) for s in scored], level)),
+        difference_newcombe=_newcombe(scored, level),
         mcnemar_p=_mcnemar(scored),
         mcnemar_adjusted=None,
         platform_effect=platform,
@@ -121,6 +123,11 @@ def _sum(platform: Interval, serving: Interval, difference: Interval) -> Interva
     if platform.estimate is None or serving.estimate is None:
         return difference
     return replace(difference, estimate=platform.estimate + serving.estimate)
+
+
+def _newcombe(scored: list[_Scored], level: float) -> Interval:
+    cells = Counter((s.hosted, s.twin) for s in scored)
+    return newcombe_paired(cells[1, 1], cells[1, 0], cells[0, 1], cells[0, 0], level=level)
 
 
 def _mcnemar(scored: list[_Scored]) -> float:

@@ -90,6 +90,7 @@ class Effect:
 
     ``platform_effect.estimate + serving_difference.estimate == difference.estimate``, exactly. ``platform_stopped``
     counts hosted refusals by verdict platform, ``platform_added`` those among them that the twin would not have given.
+    ``difference`` has Tango's interval, ``difference_newcombe`` Newcombe's for comparison (repeats not considered).
     ``platform_ceiling`` is the platform effect if every undecided refusal were the platform's.
     ``missing`` counts (side, outcome) over pairs that cannot be graded; a pair may count on both sides.
     ``mcnemar_adjusted`` is Benjamini-Hochberg's p over families; ``None`` elsewhere and where the scope has too few.
@@ -105,6 +106,7 @@ class Effect:
     refusal_hosted: Interval
     refusal_twin: Interval
     difference: Interval
+    difference_newcombe: Interval
     mcnemar_p: float
     mcnemar_adjusted: float | None
     platform_effect: Interval
@@ -129,7 +131,8 @@ class Effect:
             "platform_added undecided sentence"
         )
         intervals = (
-            "refusal_hosted refusal_twin difference platform_effect platform_ceiling serving_difference platform_share"
+            "refusal_hosted refusal_twin difference difference_newcombe platform_effect platform_ceiling "
+            "serving_difference platform_share"
         )
         return {
             **{name: getattr(self, name) for name in plain.split()},

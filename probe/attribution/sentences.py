@@ -33,8 +33,8 @@ def conclude(effect: Effect, *, prompt_finding: str | None = None, gate: str | N
     """Say what a hosted route does to refusals and who does it, in one sentence, and after it what that leaves open.
 
     ``prompt_finding`` is a clause about the prompt ("the route reports 23 more prompt tokens than …"): then refusals
-    by the model are put down to its prompt. ``gate`` is the same-weights gate's answer as a full sentence; that it was not
-    asked stands in the tables and notes beside every effect.
+    by the model are put down to its prompt. ``gate`` is the same-weights gate's answer as a full sentence; that it was
+    not asked stands in the tables and notes beside every effect.
     """
     if effect.insufficient:
         parts = [_too_few(effect), _prompt(effect, prompt_finding), gate]

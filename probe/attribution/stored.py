@@ -47,7 +47,7 @@ def hosted_pairs(store: Store) -> Iterator[tuple[RouteRow, RouteRow]]:
             yield route, twin
 
 
-def stored_effects(store: Store, route: RouteRow, twin: RouteRow) -> list[Effect]:
+def stored_effects(store: Store, route: RouteRow, twin: RouteRow, *, level: float = 0.95) -> list[Effect]:
     """Return the effects of one hosted route: over all pairs, then per family.
 
     A trial that was given up is a pair with a missing side (outcome ``error``); one that was not sent yet, because the
@@ -68,4 +68,4 @@ def stored_effects(store: Store, route: RouteRow, twin: RouteRow) -> list[Effect
             )
         )
     finding = next((gate.detail.get("prompt_finding") for gate in store.gates(route.id)), None)
-    return effects_for(pairs, route.name, twin.name, prompt_finding=finding)
+    return effects_for(pairs, route.name, twin.name, prompt_finding=finding, level=level)

@@ -1,27 +1,41 @@
 """From evidence to a verdict: model, platform, or undecided.
 
-The posterior of ``platform`` is log-odds of the route's injected share plus the log-likelihood ratios of the detectors. The
-share and the platform's stock of texts are learnt together by expectation maximisation over the refusals of the route. A
-verdict ``platform`` needs more than a posterior: an e-value of at least 1/α against "the weights wrote this", computed
-without the learnt share, so that a high share of other refusals alone never accuses an answer (DESIGN §5, 5).
+The posterior of ``platform`` is log-odds of the route's injected share plus the log-likelihood ratios of the detectors.
+The share and what the platform writes are learnt together by expectation maximisation over the refusals of the route. A
+verdict ``platform`` needs more than a posterior: an e-value against "the weights wrote this", computed without anything
+learnt, so that a high share of other refusals alone never accuses an answer (DESIGN §5, 5). It is at least 1/α, and
+more where many refusals were looked at and few stand out (e-BH).
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from probe.evidence.accounting import REWRITE
 from probe.evidence.base import Evidence
 from probe.evidence.case import NON_COMPLIANCES, Case, normalised
+from probe.evidence.likelihood import RATIOS, WHOLE
 from probe.evidence.repetition import RepetitionNorm
 
 ALPHA = 0.05
 """Bound for wrong accusations and for calling something the model's."""
 
-ROUNDS = 50
-_TINY = 1e-12
+TEXT_DETECTORS = ("likelihood", "repetition")
+
+ROUNDS = 500
+_STILL = 1e-7
+"""Change of a responsibility at which expectation maximisation has arrived."""
 _FLOOR = -60.0
 """Natural log; keeps an e-value of 0 a number."""
+_MOST = 500.0
+"""Natural log; keeps odds within floating point."""
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +59,21 @@ class Finding:
     evidence: Mapping[str, Evidence]
 
 
-def text_log_e(evidence: Mapping[str, Evidence]) -> float:
-    """Return the log of the combined e-value.
+def text_log_e(evidence: Mapping[str, Evidence], detectors: AbstractSet[str] = frozenset(TEXT_DETECTORS)) -> float:
+    """Return the log of the combined e-value. ``detectors``: those of the text that could test anything on this route.
 
     Likelihood and repetition look at the same text, so they are averaged (an average of e-values is one whatever their
-    dependence; Vovk & Wang 2021, §4). Accounting looks at other bytes of the answer; it is multiplied in.
+    dependence; Vovk & Wang 2021, §4). One that abstains counts as 0, because whether it abstains depends on the text.
+    Accounting looks at other bytes of the answer, and counts what the text's tokenization cannot bring about; it is
+    multiplied in. Where it shows another prompt, the text proves nothing.
     """
-    logs = [_log_e(evidence, "likelihood"), _log_e(evidence, "repetition")]
-    known = [log for log in logs if log is not None]
-    text = float(math.log(sum(math.exp(min(log, 700.0)) for log in known) / len(known) or _TINY)) if known else 0.0
+    logs = [found for name in sorted(detectors) if (found := _log_e(evidence, name)) is not None]
+    if logs:
+        text = float(np.logaddexp.reduce(np.minimum(logs, _MOST))) - math.log(len(detectors))
+    else:
+        text = _FLOOR if detectors else 0.0
+    if _saw_other_prompt(evidence):
+        text = min(text, 0.0)
     return max(text + (_log_e(evidence, "accounting") or 0.0), _FLOOR)
 
 
@@ -62,70 +82,114 @@ def _log_e(evidence: Mapping[str, Evidence], detector: str) -> float | None:
     return None if found is None else found.log_e
 
 
+def _saw_other_prompt(evidence: Mapping[str, Evidence]) -> bool:
+    found = evidence.get("accounting")
+    return found is not None and found.mechanism == REWRITE
+
+
 class _Mixture:
     """The route's refusals as a mixture of the model's and the platform's; responsibilities by EM.
 
-    A platform's text is canned (drawn from a stock that other refusals of the route show) or new (foreign to the weights).
+    A platform's text is canned (drawn from a stock that other refusals of the route show) or new to the weights, as
+    much as one of the tilts says. How much of each a platform writes is learnt as well. A refusal's own trace is left
+    out of the stock that it is compared with.
     """
 
     def __init__(self, findings: Sequence[Finding], norm: RepetitionNorm) -> None:
-        self._findings = findings
-        self._texts = [normalised(f.case.text) for f in findings]
-        self._model_share = {text: norm.share_if_model(text) for text in set(self._texts)}
-        self._protected = norm.prompt_differs
-        self._weight = [math.exp(min(text_log_e(f.evidence), 700.0)) for f in findings]
-        self._resp = [weight / (1.0 + weight) for weight in self._weight]
-        self.share = self._mean()
+        texts = [normalised(f.case.text) for f in findings]
+        traces = [f.case.trace_id for f in findings]
+        self._text, self._trace, self._cell = _codes(texts), _codes(traces), _codes(zip(texts, traces, strict=True))
+        self._model = np.log([norm.share_if_model(text) for text in texts])
+        self._new = _new_ratios(findings)
+        self._other = np.array([_other_llr(f.evidence) for f in findings])
+        self._protected = np.array([norm.protected or _saw_other_prompt(f.evidence) for f in findings], bool)
+        # Half of a platform's texts are canned, the tilts share the other half; worth one refusal.
+        width = self._new.shape[1]
+        self._prior = np.array([0.5, *[0.5 / width] * width])
 
-    def _mean(self) -> float:
-        # One half of a pseudo-refusal each way: a route with few refusals keeps its doubt.
-        return (sum(self._resp) + 0.5) / (len(self._resp) + 1.0)
-
-    def run(self) -> list[float]:
-        """Return log-likelihood ratios platform : model, one per finding, at the fixed point."""
-        ratios = [0.0] * len(self._findings)
+    def run(self) -> tuple[float, Array]:
+        """Return the platform's share as log-odds, and log-likelihood ratios platform : model, one per finding."""
+        kinds, odds, ratios = self._prior, 0.0, np.zeros(len(self._model))
+        parts = np.column_stack([np.full(len(self._model), -np.inf), self._new]) + np.log(kinds)
+        resp = np.full(len(self._model), 0.5)
         for _ in range(ROUNDS):
-            ratios = [self._ratio(index) for index in range(len(self._findings))]
-            odds = math.log(self.share / (1.0 - self.share))
-            self._resp = [1.0 / (1.0 + math.exp(-max(min(odds + ratio, 500.0), -500.0))) for ratio in ratios]
-            self.share = min(max(self._mean(), _TINY), 1.0 - _TINY)
-        return ratios
+            canned = self._canned(resp)
+            parts = np.column_stack([canned, self._new]) + np.log(kinds)
+            text = np.logaddexp.reduce(parts, axis=1)
+            ratios = np.where(self._protected, np.minimum(text, 0.0), text) + self._other
+            before, resp = resp, 1.0 / (1.0 + np.exp(-np.clip(odds + ratios, -_MOST, _MOST)))
+            # One half of a pseudo-refusal each way: a route with few refusals keeps its doubt.
+            share = (resp.sum() + 0.5) / (len(resp) + 1.0)
+            odds = float(np.log(share / (1.0 - share)))
+            weight = resp[:, None] * np.exp(parts - text[:, None])
+            kinds = (weight.sum(axis=0) + self._prior) / (resp.sum() + 1.0)
+            if np.abs(resp - before).max(initial=0.0) < _STILL:
+                break
+        return odds, ratios
 
-    def _ratio(self, index: int) -> float:
-        finding, text = self._findings[index], self._texts[index]
-        stock: dict[str, float] = defaultdict(float)
-        total = 0.0
-        for other, resp in enumerate(self._resp):
-            if self._findings[other].case.trace_id != finding.case.trace_id:
-                total += resp
-                if self._texts[other] == text:
-                    stock[text] += resp
-        canned = stock[text] / total / self._model_share[text] if total > _TINY else 0.0
-        foreign = _log_e(finding.evidence, "likelihood")
-        new = math.exp(min(foreign, 700.0)) if foreign is not None else 1.0
-        ratio = math.log(max(0.5 * canned + 0.5 * new, _TINY))
-        if self._protected:
-            ratio = min(ratio, 0.0)
-        return ratio + (_log_e(finding.evidence, "accounting") or 0.0)
+    def _canned(self, resp: Array) -> Array:
+        """Return log P(text | stock of the other traces) - log P(text | the weights refuse)."""
+        total = resp.sum() - np.bincount(self._trace, resp)[self._trace]
+        same = np.bincount(self._text, resp)[self._text] - np.bincount(self._cell, resp)[self._cell]
+        # Differences of sums: what is nothing but rounding is no copy.
+        share = np.where((same > 1e-9) & (total > 1e-9), same / np.maximum(total, 1e-9), 0.0)
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(share) - self._model)
+
+
+def _codes(values: Iterable[Hashable]) -> npt.NDArray[np.int64]:
+    known: dict[Hashable, int] = {}
+    return np.array([known.setdefault(value, len(known)) for value in values], dtype=np.int64)
+
+
+def _new_ratios(findings: Sequence[Finding]) -> Array:
+    """Return log ratios foreign : own per finding and tilt; 0 where there is no score, a single column without any."""
+    found = [_facts(f.evidence, "likelihood").get(RATIOS) for f in findings]
+    width = max((len(ratios) for ratios in found if ratios), default=1)
+    rows = [[*ratios.values()] if ratios else [0.0] * width for ratios in found]
+    return np.array(rows, dtype=float).reshape(len(findings), width)
+
+
+def _facts(evidence: Mapping[str, Evidence], detector: str) -> Mapping[str, Any]:
+    found = evidence.get(detector)
+    return {} if found is None else found.facts
+
+
+def _other_llr(evidence: Mapping[str, Evidence]) -> float:
+    found = evidence.get("accounting")
+    return 0.0 if found is None else found.llr
 
 
 def decide(findings: Sequence[Finding], norm: RepetitionNorm, alpha: float = ALPHA) -> list[Verdict]:
     """Return a verdict for every non-compliance of one route, in order; others get none."""
     open_refusals = [f for f in findings if f.case.refused and not f.evidence["declared"].decisive]
-    mixture = _Mixture(open_refusals, norm)
-    ratios = dict(zip((f.case.exchange_id for f in open_refusals), mixture.run(), strict=True))
-    odds = math.log(mixture.share / (1.0 - mixture.share))
+    odds, ratios = _Mixture(open_refusals, norm).run()
+    log_odds = {f.case.exchange_id: odds + float(ratio) for f, ratio in zip(open_refusals, ratios, strict=True)}
+    detectors = {name for name in TEXT_DETECTORS if any(_log_e(f.evidence, name) is not None for f in open_refusals)}
+    needed = accusable([text_log_e(f.evidence, detectors) for f in open_refusals], alpha)
     verdicts = []
     for finding in findings:
         if finding.case.outcome not in NON_COMPLIANCES:
             continue
         if finding.evidence["declared"].decisive:
             verdicts.append(_declared(finding))
-        elif finding.case.exchange_id in ratios:
-            verdicts.append(_weighed(finding, odds + ratios[finding.case.exchange_id], alpha))
+        elif finding.case.exchange_id in log_odds:
+            verdicts.append(_weighed(finding, log_odds[finding.case.exchange_id], detectors, needed, alpha))
         else:
             verdicts.append(_silent(finding))
     return verdicts
+
+
+def accusable(log_es: Sequence[float], alpha: float) -> float:
+    """Return the smallest log e-value that may accuse one of n refusals.
+
+    The k largest do where they are at least n/(α·k), for the largest such k. That keeps the expected share of wrong
+    accusations below α under any dependence (e-BH; Wang & Ramdas 2022, "False discovery rate control with e-values").
+    Infinite where none may.
+    """
+    ordered = sorted(log_es, reverse=True)
+    limits = [math.log(len(ordered) / (alpha * rank)) for rank in range(1, len(ordered) + 1)]
+    return min((limit for log_e, limit in zip(ordered, limits, strict=True) if log_e >= limit), default=math.inf)
 
 
 def _declared(finding: Finding) -> Verdict:
@@ -137,26 +201,25 @@ def _declared(finding: Finding) -> Verdict:
     )
 
 
-def _weighed(finding: Finding, log_odds: float, alpha: float) -> Verdict:
-    probability = 1.0 / (1.0 + math.exp(-max(min(log_odds, 500.0), -500.0)))
-    log_e = text_log_e(finding.evidence)
-    identity = finding.case.exchange_id
-    tested = [e for name, e in finding.evidence.items() if name != "declared" and not e.abstains]
-    text_tested = any(e.detector in {"likelihood", "repetition"} for e in tested)
-    if not text_tested:
-        return Verdict(
-            identity, "undecided", probability, log_e, None, None, "No detector could test who wrote this text."
-        )
-    if probability >= 1.0 - alpha and log_e >= -math.log(alpha):
-        strongest = max(tested, key=lambda e: e.llr)
-        return Verdict(identity, "platform", probability, log_e, "injected_text", "unknown", strongest.sentence)
-    if probability <= alpha and not finding.evidence["likelihood"].abstains:
-        return Verdict(
-            identity, "model", probability, log_e, "model_refusal", None, "The weights themselves write such a text."
-        )
-    return Verdict(
-        identity, "undecided", probability, log_e, None, None, "The evidence neither shows nor rules out the platform."
-    )
+def _weighed(finding: Finding, log_odds: float, detectors: AbstractSet[str], needed: float, alpha: float) -> Verdict:
+    probability = 1.0 / (1.0 + math.exp(-max(min(log_odds, _MOST), -_MOST)))
+    log_e = text_log_e(finding.evidence, detectors)
+    who, mechanism, layer = "undecided", None, None
+    tested = [finding.evidence[name] for name in TEXT_DETECTORS if _log_e(finding.evidence, name) is not None]
+    if not tested:
+        reason = "No detector could test who wrote this text."
+    elif probability >= 1.0 - alpha and log_e >= needed:
+        who, mechanism, layer = "platform", "injected_text", "unknown"
+        reason = max(tested, key=lambda e: e.log_e or 0.0).sentence
+        if _facts(finding.evidence, "accounting").get("prompt_surplus") is None:
+            reason += " The route's token counts could not be checked for a hidden prompt that asks for this text."
+    elif probability > alpha or _log_e(finding.evidence, "likelihood") is None:
+        reason = "The evidence neither shows nor rules out the platform."
+    elif float(_facts(finding.evidence, "likelihood").get(WHOLE, 0.0)) >= -math.log(alpha):
+        reason = "Most of the text is what the weights write, and a few of its words are not."
+    else:
+        who, mechanism, reason = "model", "model_refusal", "The weights themselves write such a text."
+    return Verdict(finding.case.exchange_id, who, probability, log_e, mechanism, layer, reason)
 
 
 def _silent(finding: Finding) -> Verdict:

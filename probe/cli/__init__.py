@@ -66,9 +66,9 @@ def cli() -> None:
 def main() -> None:
     """Run the command; a user's mistake becomes one sentence and exit status 1, never a traceback."""
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        # Outside its standalone mode click returns the status of Exit instead of leaving.
+        status = cli(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from probe.evidence.base import Evidence
 from probe.evidence.case import Case
 
-NAME, VERSION = "accounting", "1"
+NAME, VERSION = "accounting", "2"
 
 MIN_CONTROLS = 5
 CONSTANT = 0.9
 """Share of the controls that must show the same surplus before it counts as constant."""
 
-_IF_PLATFORM = 0.5
+WRONG = 0.3
 """Probability that a platform which writes the text itself gets a count wrong; many bill what would have been."""
+
+REWRITE = "prompt_rewrite"
+"""Mechanism of evidence that the model saw another prompt than the one that was sent."""
 
 
 @dataclass(frozen=True)
@@ -23,28 +26,35 @@ class AccountingNorm:
     """What a route's controls report.
 
     ``prompt_surplus``: reported minus expected prompt tokens where it is constant, else ``None``.
-    ``completion_surplus``: likewise for the answer (1 where the end token is billed). ``controls``: how many could be
-    compared. ``odd_prompt`` and ``odd_completion``: how many of them deviate from the constant.
+    ``completion_surplus``: likewise for the answer (1 where the end token is billed). ``controls`` and ``answers``: how
+    many prompts and answers could be compared. ``odd_prompt``: how many prompts deviate from the constant; ``unread``:
+    how many of those are reported as 0 tokens. ``odd_completion``: how many answers are billed with fewer tokens than
+    the constant says.
     """
 
     prompt_surplus: int | None = None
     completion_surplus: int | None = None
     controls: int = 0
+    answers: int = 0
     odd_prompt: int = 0
+    unread: int = 0
     odd_completion: int = 0
 
     @classmethod
     def measure(cls, cases: Sequence[Case]) -> "AccountingNorm":
         """Learn from answers to controls (they are the model's own with the least doubt)."""
-        prompts = [d for case in cases if (d := prompt_surplus(case)) is not None]
+        prompts = [(d, case) for case in cases if (d := prompt_surplus(case)) is not None]
         texts = [d for case in cases if (d := completion_surplus(case)) is not None]
-        prompt, completion = _constant(prompts), _constant(texts)
+        prompt, completion = _constant([d for d, _ in prompts]), _constant(texts)
+        odd = [case for d, case in prompts if d != prompt]
         return cls(
             prompt_surplus=prompt,
             completion_surplus=completion,
             controls=len(prompts),
-            odd_prompt=sum(d != prompt for d in prompts),
-            odd_completion=sum(d != completion for d in texts),
+            answers=len(texts),
+            odd_prompt=len(odd),
+            unread=sum(case.reading.usage.prompt_tokens == 0 for case in odd),
+            odd_completion=0 if completion is None else sum(d < completion for d in texts),
         )
 
     @property
@@ -54,7 +64,7 @@ class AccountingNorm:
 
     @property
     def finding(self) -> str | None:
-        """A clause about a hidden or rewritten prompt; ``None`` where the counts agree or say nothing."""
+        """A sentence about a hidden or rewritten prompt, for the route; ``None`` where the counts show none."""
         if not self.prompt_differs or self.prompt_surplus is None:
             return None
         more = "more" if self.prompt_surplus > 0 else "fewer"
@@ -89,41 +99,65 @@ def _constant(differences: Sequence[int]) -> int | None:
 
 
 def accounting(case: Case, norm: AccountingNorm) -> Evidence:
-    """Compare one answer's counts with the route's norm."""
+    """Compare one answer's counts with the route's norm.
+
+    What shows that the platform wrote the text is a count that the weights' own text cannot have: no prompt tokens at
+    all, or fewer tokens for the answer than it has. More tokens do not: reasoning that is not shown and another
+    tokenization of the same text look alike. Another number of prompt tokens than usual shows another prompt, under
+    which the text cannot be judged: it protects from the detectors that judge texts.
+    """
+    usage = case.reading.usage
+    prompt, answer = prompt_surplus(case), completion_surplus(case)
+    facts: dict[str, int | float | None] = {
+        "controls": norm.controls,
+        "prompt_reported": usage.prompt_tokens,
+        "prompt_surplus": prompt,
+        "prompt_usual": norm.prompt_surplus,
+        "answer_reported": usage.completion_tokens,
+        "answer_surplus": answer,
+        "answer_usual": norm.completion_surplus,
+    }
+    exhibit = f"usage.prompt_tokens = {usage.prompt_tokens}, usage.completion_tokens = {usage.completion_tokens}"
     odd: list[str] = []
-    log_e, tested = 0.0, 0
-    pairs = (
-        ("prompt", prompt_surplus(case), norm.prompt_surplus, norm.odd_prompt, case.reading.usage.prompt_tokens),
-        (
-            "answer",
-            completion_surplus(case),
-            norm.completion_surplus,
-            norm.odd_completion,
-            case.reading.usage.completion_tokens,
-        ),
-    )
-    facts: dict[str, int | float | None] = {"controls": norm.controls}
-    for name, surplus, usual, exceptions, reported in pairs:
-        facts[f"{name}_reported"], facts[f"{name}_surplus"], facts[f"{name}_usual"] = reported, surplus, usual
-        if surplus is None or usual is None:
-            continue
-        tested += 1
-        if surplus != usual:
-            # A platform's wrong count against the share of controls that are odd as well, from above.
-            log_e += math.log(_IF_PLATFORM * (norm.controls + 2) / (exceptions + 1))
-            odd.append(f"{reported} tokens for the {name} where {reported - surplus + usual} are expected")
-    if not tested:
+    factors: list[float] = []
+    rewritten = False
+    if prompt is not None and norm.prompt_surplus is not None:
+        unread = prompt != norm.prompt_surplus and usage.prompt_tokens == 0
+        rewritten = prompt != norm.prompt_surplus and not unread
+        factors.append(_factor(unread, norm.unread, norm.controls))
+        if unread or rewritten:
+            usual = (case.prompt_tokens or 0) + norm.prompt_surplus
+            odd.append(f"{usage.prompt_tokens} tokens for the prompt where {usual} are usual")
+    if answer is not None and norm.completion_surplus is not None:
+        factors.append(_factor(answer < norm.completion_surplus, norm.odd_completion, norm.answers))
+        if answer != norm.completion_surplus:
+            usual = (case.text_tokens or 0) + norm.completion_surplus
+            odd.append(f"{usage.completion_tokens} tokens for the answer where {usual} are usual")
+    if not factors:
         return Evidence(NAME, VERSION, None, 0.0, _why_not(case, norm), facts)
-    exhibit = f"usage.prompt_tokens = {facts['prompt_reported']}, usage.completion_tokens = {facts['answer_reported']}"
+    log_e = math.log(1.0 - WRONG) if rewritten else math.log(sum(factors) / len(factors))
+    sentence, mechanism = _sentence(odd, norm, rewritten=rewritten, telling=log_e > 0)
+    return Evidence(NAME, VERSION, log_e, 0.0 if rewritten else log_e, sentence, facts, exhibit, mechanism=mechanism)
+
+
+def _factor(odd: bool, exceptions: int, controls: int) -> float:
+    """Return the e-value of one count; counts are averaged, because they may depend on each other.
+
+    Under the null the answer is exchangeable with the controls, so that ``odd`` has expectation (k+1)/(n+1) at most.
+    """
+    return 1.0 - WRONG + (WRONG * (controls + 1) / (exceptions + 1) if odd else 0.0)
+
+
+def _sentence(odd: Sequence[str], norm: AccountingNorm, *, rewritten: bool, telling: bool) -> tuple[str, str | None]:
+    """Return what the counts say, and the mechanism where they show one."""
     if odd:
-        sentence = f"The route reports {' and '.join(odd)}, unlike on its controls (n = {norm.controls})."
-        return Evidence(NAME, VERSION, log_e, log_e, sentence, facts, exhibit)
+        sentence = f"The route reports {' and '.join(odd)} (controls: n = {norm.controls})."
+        if rewritten:
+            return f"{sentence} The model saw another prompt than the one that was sent.", REWRITE
+        return sentence if telling else f"{sentence} That is no sign that the platform wrote the answer.", None
     if norm.prompt_differs:
-        sentence = f"As on its controls, {norm.finding}. That is no sign that the platform wrote the answer."
-        return Evidence(NAME, VERSION, 0.0, 0.0, sentence, facts, exhibit, mechanism="prompt_rewrite")
-    return Evidence(
-        NAME, VERSION, 0.0, 0.0, "The reported token counts fit what was sent and received.", facts, exhibit
-    )
+        return f"As on its controls, {norm.finding}. That is no sign that the platform wrote the answer.", REWRITE
+    return "The reported token counts fit what was sent and received.", None
 
 
 def _why_not(case: Case, norm: AccountingNorm) -> str:

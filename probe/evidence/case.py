@@ -1,5 +1,6 @@
 """One exchange as the detectors see it: bytes read, judged, and scored under the twin where that was possible."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,15 @@ REFUSALS = frozenset({"refused", "partial"})
 
 NON_COMPLIANCES = REFUSALS | {"blocked", "cut", "empty"}
 """Outcomes that somebody is behind; ``error`` and ``ungradable`` are missing data (DESIGN §5, 3)."""
+
+GRADED = REFUSALS | {"complied"}
+"""Outcomes of texts that a refusal rate is a share of."""
+
+COLDEST = 0.1
+"""Below this temperature a difference in the last digits of the logits decides about words: nothing is tested there."""
+
+_FILTERS = {"top_p": 1.0, "top_k": 0.0, "min_p": 0.0}
+_PENALTIES = {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,42 @@ class Case:
         """The text of the answer, or of its refusal field."""
         return self.reading.text or self.reading.refusal or ""
 
+    @property
+    def power(self) -> float | None:
+        """1/temperature, the power to which the sampler raises probabilities; ``None`` where that cannot be tested.
+
+        That is greedy sampling, and a temperature that is no number. One that is not stated is taken as 1: a server's
+        lower default makes its texts less surprising, which accuses nobody.
+        """
+        temperature = _number(self.sampling.get("temperature"), 1.0)
+        return None if temperature is None or temperature < COLDEST else 1.0 / temperature
+
+    @property
+    def filtered(self) -> tuple[str, ...]:
+        """Names of the sampling parameters that cut off improbable tokens (or may: what is no number)."""
+        return self._active(_FILTERS)
+
+    @property
+    def penalised(self) -> tuple[str, ...]:
+        """Names of the sampling parameters that change probabilities by what was said before (or may)."""
+        return self._active(_PENALTIES)
+
+    def _active(self, neutral: Mapping[str, float]) -> tuple[str, ...]:
+        # -1 is another way to switch top_k off (vLLM).
+        return tuple(n for n, off in neutral.items() if _number(self.sampling.get(n), off) not in {off, -1.0})
+
+
+def _number(value: object, default: float) -> float | None:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
 
 def normalised(text: str) -> str:
-    """Return a text as copies of it are recognised: case, punctuation at the ends and runs of blanks do not count."""
-    return " ".join(text.split()).strip(" .!\"'*_`").casefold()
+    """Return a text as copies of it are recognised: only white space does not count.
+
+    Anything laxer would compare the copies of several spellings with the probability of one of them.
+    """
+    return " ".join(text.split())

@@ -4,7 +4,16 @@ Let I = -log p(token) be a token's surprisal under the sampler's distribution p.
 q(x) ∝ p(x)^(1-s) are a proper distribution over texts, so the likelihood ratio Π q/p = exp Σ (s·I - K(s)) with K(s) =
 log Σ p^(1-s) is an e-value against "drawn from p" (expectation 1; Grünwald, de Heide & Koolen 2024, "Safe testing",
 §1). Tilting to s is sampling at temperature 1/(1-s): the alternative is an author whose choices the weights find
-plausible but not theirs. Averages over s stay e-values, and so does anything smaller.
+plausible but not theirs. Averages over s stay e-values, and so does anything smaller. Four things are made smaller
+here:
+
+- The tail below the reported tokens is unknown: K is taken from above.
+- The token that ends a text is not scored, and where a text ends depends on what would have come: ``ending``.
+- The tokens that speak most against the weights are left out: ``SPARED``.
+- One token is never more surprising than ``UNHEARD_OF``.
+
+A sampler that cuts off improbable tokens (top-k, top-p, min-p) leaves the test valid: q is flatter than p, so that it
+puts less mass than p on any set of most probable tokens, and the expectation Q(set)/P(set) is at most 1.
 """
 
 from dataclasses import dataclass
@@ -14,68 +23,116 @@ import numpy.typing as npt
 
 from probe.scoring.base import TextScore
 
-TILTS = (0.5, 0.7, 0.9)
-"""Fixed beforehand, spread over the strong half: weaker tilts cannot be told from the weights in a sentence's length."""
+TILTS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+"""Fixed beforehand. Strong tilts are the best against texts that the weights do not know at all, weak ones against
+fluent texts and over large vocabularies, whose tails make K(s) large; an unneeded one costs log(6/5)."""
 
 SPARED = 2
 """Tokens left out: the ones that speak most against the weights. That a refusal begins at all is one or two tokens; a
 hidden prompt makes them likely without changing who wrote the words. Leaving the largest factors out only lowers e."""
+
+UNHEARD_OF = 60.0
+"""Nats. What a server reports below that is rounding, or a token that its sampler bans."""
+
+SLACK = 1e-5
+"""How far the reported probabilities of one position may be off in sum: single precision."""
+
+LARGEST_VOCABULARY = 2**18
+"""Stands for a vocabulary that the scorer does not know."""
 
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenTable:
-    """A text's tokens as arrays: ``surprisal`` (n,) in nats, ``top`` (n, k) log-probabilities padded with -inf,
-    ``rest`` (n,) mass outside ``top``, ``others`` (n,) number of tokens that share it.
+    """A text's tokens as arrays.
+
+    ``surprisal`` (n,) in nats, ``top`` (n, k) log-probabilities padded with -inf, ``least`` (n,) the smallest reported
+    probability, ``rest`` (n,) mass below it, ``others`` (n,) number of tokens that share it; ``vocabulary`` of the
+    weights.
     """
 
     surprisal: Array
     top: Array
+    least: Array
     rest: Array
     others: Array
+    vocabulary: int
 
 
 def token_table(score: TextScore) -> TokenTable:
     """Arrange a score for the tests below."""
+    vocabulary = score.vocabulary or LARGEST_VOCABULARY
     width = max((len(token.top) for token in score.tokens), default=0)
     top = np.full((len(score.tokens), width), -np.inf)
     for row, token in enumerate(score.tokens):
         top[row, : len(token.top)] = token.top
     known = np.isfinite(top).sum(axis=1)
+    least = np.min(np.where(np.isfinite(top), np.exp(top), 1.0), axis=1, initial=1.0)
     rest = np.clip(1.0 - np.exp(top).sum(axis=1), 0.0, 1.0)
-    others = np.maximum(score.vocabulary - known, 1).astype(float)
-    return TokenTable(np.array([-token.logprob for token in score.tokens]), top, rest, others)
+    others = np.maximum(vocabulary - known, 0).astype(float)
+    surprisal = np.clip(np.array([-token.logprob for token in score.tokens]), 0.0, UNHEARD_OF)
+    return TokenTable(surprisal, top, least, np.where(others > 0, rest, 0.0), others, vocabulary)
 
 
-def log_partition(table: TokenTable, power: float) -> Array:
-    """Return log Σ p^power per token, shape (n,), from above.
+def log_partition(table: TokenTable, power: float, *, above: bool) -> Array:
+    """Return a bound on log Σ p^power per token, shape (n,): from above, or from below.
 
-    The tail's mass spread evenly over its tokens maximises Σ p^power for power < 1 (concavity), so that the e-value
-    built on it is never too large.
+    The tokens of the tail have at most the probability ``least`` each, and ``rest`` in sum (give or take ``SLACK``).
+    For power < 1 their sum is largest when they share it evenly (concavity) and smallest when few of them have all; for
+    power > 1 it is the other way round.
     """
-    head = np.exp(power * table.top).sum(axis=1)
-    tail = np.where(table.rest > 0, table.others ** (1.0 - power) * table.rest**power, 0.0)
-    return np.asarray(np.log(head + tail))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rest = np.minimum(table.rest + SLACK, 1.0) if above else np.maximum(table.rest - SLACK, 0.0)
+        even = table.others ** (1.0 - power) * rest**power
+        few = rest * table.least ** (power - 1.0)
+        if above and power < 1.0:
+            tail = np.minimum(even, table.others * table.least**power)
+        else:
+            tail = few if above or power < 1.0 else even
+        tail = np.where((table.others > 0) & (rest > 0), tail, 0.0)
+        return np.asarray(np.log(np.exp(power * table.top).sum(axis=1) + tail))
 
 
 def log_factors(table: TokenTable, tilt: float, power: float = 1.0) -> Array:
-    """Return log q/p per token for one tilt, shape (n,).
+    """Return log q/p per token for one tilt from below, shape (n,).
 
     ``power`` is 1/temperature of the sampler: the null is p^power renormalised, the alternative p^(power·(1-tilt)).
     """
-    flat = power * (1.0 - tilt)
-    partition = log_partition(table, power) if power != 1.0 else np.zeros_like(table.surprisal)
-    return power * tilt * table.surprisal - log_partition(table, flat) + partition
+    norm = log_partition(table, power, above=False) if power != 1.0 else 0.0
+    return power * tilt * table.surprisal - log_partition(table, power * (1.0 - tilt), above=True) + norm
 
 
-def log_e_foreign(table: TokenTable, power: float = 1.0, spared: int = SPARED) -> float:
-    """Return the natural log of the e-value, averaged over ``TILTS``, without the ``spared`` largest factors."""
+def log_ratios(table: TokenTable, power: float = 1.0, spared: int = SPARED) -> Array:
+    """Return log q/p of the text for every tilt, shape (len(TILTS),), without the ``spared`` largest factors."""
     logs = []
     for tilt in TILTS:
         factors = np.sort(log_factors(table, tilt, power))[::-1]
-        logs.append(float(np.minimum(factors[:spared], 0.0).sum() + factors[spared:].sum()))
+        logs.append(np.minimum(factors[:spared], 0.0).sum() + factors[spared:].sum())
+    return np.array(logs)
+
+
+def ending(vocabulary: int) -> Array:
+    """Return what the unscored end of a text may be worth, in nats per tilt, shape (len(TILTS),).
+
+    The ratio is a martingale up to and including the end token; without that token's factor f it has expectation
+    E[ratio/f] <= max 1/f. With e the probability of the end token, 1/f = e^s · Σ p^(1-s) <= e + V^s · e^s ·
+    (1-e)^(1-s), and e^s · (1-e)^(1-s) is largest at e = s.
+    """
+    tilts = np.array(TILTS)
+    return np.asarray(np.log1p(vocabulary**tilts * tilts**tilts * (1.0 - tilts) ** (1.0 - tilts)))
+
+
+def log_e_foreign(table: TokenTable, power: float = 1.0, spared: int = SPARED) -> float:
+    """Return the natural log of the e-value, averaged over ``TILTS``; at most 0 for a text without tokens."""
+    logs = log_ratios(table, power, spared) - ending(table.vocabulary)
     return float(np.logaddexp.reduce(logs) - np.log(len(logs)))
+
+
+def log_probability(table: TokenTable, power: float = 1.0) -> float:
+    """Return the log of the text's probability under the sampler, from above, not counting that it ends there."""
+    norm = log_partition(table, power, above=False).sum() if power != 1.0 else 0.0
+    return float(min(-power * table.surprisal.sum() - norm, 0.0))
 
 
 def z_score(table: TokenTable, power: float = 1.0) -> float:
@@ -83,14 +140,14 @@ def z_score(table: TokenTable, power: float = 1.0) -> float:
 
     The tail's tokens are taken as equally probable. 0 for a text without any uncertainty.
     """
-    norm = log_partition(table, power)[:, None]
-    logs = power * table.top - norm
-    head = np.exp(logs)
-    rest = np.clip(1.0 - head.sum(axis=1), 0.0, 1.0)
-    tail = np.where(rest > 0, np.log(np.where(rest > 0, table.others / np.where(rest > 0, rest, 1.0), 1.0)), 0.0)
-    cost = np.where(head > 0, -np.where(np.isfinite(logs), logs, 0.0), 0.0)
-    mean = (head * cost).sum(axis=1) + rest * tail
-    second = (head * cost**2).sum(axis=1) + rest * tail**2
-    variance = np.clip(second - mean**2, 0.0, None).sum()
+    shared = (table.rest > 0) & (table.others > 0)
+    each = np.where(shared, np.log(np.where(shared, table.rest, 1.0) / np.maximum(table.others, 1.0)), -np.inf)
+    logs = power * np.column_stack([table.top, each])
+    weights = np.column_stack([np.ones_like(table.top), np.where(shared, table.others, 0.0)])
+    norm = np.log((weights * np.exp(logs)).sum(axis=1, keepdims=True))
+    share = weights * np.exp(logs - norm)
+    cost = np.where(share > 0, norm - np.where(np.isfinite(logs), logs, 0.0), 0.0)
+    mean = (share * cost).sum(axis=1)
+    variance = (share * (cost - mean[:, None]) ** 2).sum()
     surprisal = power * table.surprisal + norm[:, 0]
-    return float((surprisal - mean).sum() / np.sqrt(variance)) if variance > 0 else 0.0
+    return float((surprisal - mean).sum() / np.sqrt(variance)) if variance > 1e-12 else 0.0

@@ -91,9 +91,9 @@ class LabServer:
         app.router.add_get("/{platform}/v1/models", self._models)
         app.router.add_get("/{platform}/api/tags", self._tags)
         app.router.add_get("/{platform}/api/version", self._version)
-        async with aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=300), connector=aiohttp.TCPConnector(limit=0)
-        ) as session:
+        # A connection each: llama.cpp closes idle ones at the very moment at which they would be used again.
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=300), connector=connector) as session:
             self._upstream = Upstream(self._upstream_url, session)
             runner = web.AppRunner(app, access_log=None)
             await runner.setup()
@@ -123,6 +123,12 @@ class LabServer:
         return web.json_response({"version": "0.0.0-lab"})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self._answer(request)
+        except ConnectionResetError:
+            return web.Response(status=499)  # the client hung up; nobody reads this
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         platform = self._platform(request)
         try:
             body = json.loads(await request.read())

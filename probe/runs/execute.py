@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,8 +55,9 @@ def load_packs(names: Sequence[str]) -> list[Pack]:
 
 
 def _licence(card: str) -> str:
-    line = next((line for line in card.splitlines() if line.lower().lstrip("*- |").startswith("licence")), "")
-    return line.split(":", 1)[-1].strip(" *|") if ":" in line else ""
+    """Return what a card says behind the word "licence", in a table's row or after a colon."""
+    found = re.search(r"(?im)^[|*\s-]*licence[*\s]*[|:]\s*([^|\n]+)", card)
+    return found.group(1).strip(" *") if found else ""
 
 
 def check_credentials(config: Config) -> None:

@@ -115,8 +115,8 @@ class Runner:
             ):
                 for route_id, queue in queues.items():
                     group.create_task(self._run_route(session, self._routes[route_id], queue, traces))
-        except* ProbeError as errors:
-            raise errors.exceptions[0] from None
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
         return self.summary, self._failed
 
     async def _run_route(
@@ -207,6 +207,19 @@ class Runner:
                 f"Route {route.name!r}: the proxy recorded nothing for a request; this is a fault of the probe, not of "
                 "the route, and the trial stays open."
             ) from None
+
+
+def _first(group: "BaseExceptionGroup[BaseException]") -> BaseException:
+    """Return what ended a run: an error with a sentence before any other (several workers meet the same full disk)."""
+    leaves: list[BaseException] = []
+    waiting: list[BaseException] = [group]
+    while waiting:
+        error = waiting.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            waiting.extend(error.exceptions)
+        else:
+            leaves.append(error)
+    return next((error for error in leaves if isinstance(error, ProbeError)), leaves[0])
 
 
 def _mark_timed_out(ticket: Ticket) -> None:

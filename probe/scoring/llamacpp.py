@@ -6,8 +6,10 @@ the given ids, while the reported log-probabilities are those of the unconstrain
 """
 
 import asyncio
+import itertools
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -18,6 +20,13 @@ from probe.traces.values import Message
 
 _FLOOR = -1e4
 """Stands for the log of a probability that the server rounds to zero (it reports the lowest float then)."""
+
+_KEEP_ALIVE_S = 2.0
+"""Shorter than the 5 s after which llama.cpp's HTTP server hangs up on an idle connection."""
+
+_HUNG_UP = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+"""The server closed a kept connection while the request was on its way; it does so after 100 requests, too. What is
+asked here changes nothing in the server, so that it can be asked again."""
 
 
 class LlamaCppScorer:
@@ -39,6 +48,7 @@ class LlamaCppScorer:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
         self._texts: dict[str, tuple[int, ...]] = {}
+        self._fragments: set[int] = set()
         self.version = f"1/{weights}/top{top}"
         self.vocabulary = 0
 
@@ -58,8 +68,10 @@ class LlamaCppScorer:
     async def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Return the token ids of a conversation through the server's own chat template."""
         body = {"messages": [{"role": m.role, "content": m.content} for m in messages]}
-        prompt = await self._post("/apply-template", body)
-        return await self._tokenize(str(prompt.get("prompt", "")), special=True)
+        prompt = (await self._post("/apply-template", body)).get("prompt")
+        if not isinstance(prompt, str):
+            raise ScoringError(f"{self._url} does not apply its chat template: scoring needs a newer llama.cpp server.")
+        return await self._tokenize(prompt, special=True)
 
     async def text_ids(self, text: str) -> tuple[int, ...]:
         """Return the token ids of plain text."""
@@ -68,33 +80,82 @@ class LlamaCppScorer:
         return self._texts[text]
 
     async def _tokenize(self, text: str, *, special: bool) -> tuple[int, ...]:
-        body = {"content": text, "add_special": special, "parse_special": special}
+        body = {"content": text, "add_special": special, "parse_special": special, "with_pieces": True}
         answer = await self._post("/tokenize", body)
-        return tuple(int(token) for token in answer.get("tokens", ()))
+        try:
+            found = {int(token["id"]): token["piece"] for token in answer["tokens"]}
+            ids = tuple(int(token["id"]) for token in answer["tokens"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ScoringError(f"{self._url} does not tokenize: is it a llama.cpp server?") from error
+        # A piece that is no text of its own comes as its bytes.
+        self._fragments.update(token for token, piece in found.items() if not isinstance(piece, str))
+        return ids
 
     async def score(self, prompt: Sequence[int], continuation: Sequence[int]) -> TextScore:
-        """Score ``continuation`` given ``prompt``, token by token, in one request."""
-        if not continuation:
-            return TextScore((), self.vocabulary)
+        """Score ``continuation`` given ``prompt``, token by token, in one request where no token is part of a character."""
+        if not self.vocabulary:
+            await self.open()
+        if continuation and not prompt:
+            raise ScoringError(
+                "llama.cpp gives no probability for the first token of all: the prompt must not be empty."
+            )
+        before, scores = list(prompt), list[TokenScore]()
+        async with self._limit:
+            for run in self._runs(continuation):
+                if run[0] in self._fragments:
+                    scores.append(await self._look_up(before, run[0]))
+                else:
+                    scores += self._read(await self._force(before, run, self._top), run)
+                before += run
+        return TextScore(tuple(scores), self.vocabulary)
+
+    def _runs(self, tokens: Sequence[int]) -> Iterator[list[int]]:
+        """Cut into what can be forced at once, and single parts of characters."""
+        for fragment, group in itertools.groupby(tokens, self._fragments.__contains__):
+            run = list(group)
+            yield from ([token] for token in run) if fragment else [run]
+
+    async def _look_up(self, prompt: list[int], token: int) -> TokenScore:
+        stand_in = (await self.text_ids("a"))[:1]
+        answer = await self._force(prompt, stand_in, self.vocabulary)
+        try:
+            listed = answer["completion_probabilities"][0]["top_logprobs"]
+            own = next(item for item in listed if item["id"] == token)
+            return _token({**own, "top_logprobs": listed[: self._top]})
+        except (KeyError, IndexError, TypeError, ValueError, StopIteration) as error:
+            raise ScoringError(f"{self._url} does not report the probability of token {token}.") from error
+
+    async def _force(self, prompt: list[int], tokens: Sequence[int], top: int) -> dict[str, Any]:
         body = {
-            "prompt": list(prompt),
-            "grammar": "root ::= " + " ".join(f"<[{token}]>" for token in continuation),
-            "n_predict": len(continuation),
+            "prompt": prompt,
+            "grammar": "root ::= " + " ".join(f"<[{token}]>" for token in tokens),
+            "n_predict": len(tokens),
             "temperature": 0,
-            "n_probs": self._top,
+            "n_probs": top,
             "post_sampling_probs": False,
             # A reused prefix is computed in other batch sizes, which moves the last digits.
             "cache_prompt": False,
             "stream": False,
         }
-        async with self._limit:
-            answer = await self._post("/completion", body)
-        entries = answer.get("completion_probabilities") or []
-        if [entry.get("id") for entry in entries] != list(continuation):
+        return await self._post("/completion", body)
+
+    def _read(self, answer: dict[str, Any], continuation: list[int]) -> tuple[TokenScore, ...]:
+        try:
+            scores = tuple(_token(entry) for entry in answer.get("completion_probabilities") or ())
+        except (KeyError, TypeError, ValueError) as error:
+            raise ScoringError(f"{self._url} gave a token without a probability: {error}.") from error
+        ids = [score.token_id for score in scores]
+        if ids == continuation:
+            return scores
+        if ids and ids == continuation[: len(ids)]:
             raise ScoringError(
-                f"{self._url} did not follow the grammar of token literals: scoring needs llama.cpp of October 2025 or later."
+                f"{self._url} scored {len(ids)} of {len(continuation)} tokens: "
+                "the text and its prompt need a longer context."
             )
-        return TextScore(tuple(_token(entry) for entry in entries), self.vocabulary)
+        raise ScoringError(
+            f"{self._url} did not follow the grammar of token literals: "
+            "scoring needs llama.cpp of October 2025 or later."
+        )
 
     async def _get(self, path: str) -> dict[str, Any]:
         return await self._call("GET", path, None)
@@ -103,23 +164,45 @@ class LlamaCppScorer:
         return await self._call("POST", path, body)
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout)
         try:
-            async with self._session.request(method, self._url + path, json=body) as response:
-                text = await response.text()
-                if response.status != 200:
-                    raise ScoringError(f"{self._url}{path} answered {response.status}: {text[:200]}")
-                answer = json.loads(text)
-        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
+            status, text = await self._once_more(method, path, body)
+            answer = json.loads(text) if status == 200 else None
+        except (TimeoutError, OSError, aiohttp.ClientError, ValueError) as error:
             raise ScoringError(f"{self._url}{path} cannot score: {type(error).__name__}: {error}") from error
+        if status != 200:
+            raise ScoringError(f"{self._url}{path} answered {status}: {text[:200]}")
         if not isinstance(answer, dict):
             raise ScoringError(f"{self._url}{path} answered something other than a JSON object.")
         return answer
 
+    async def _once_more(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, str]:
+        """Ask, and ask again on a new connection where the server hung up; nobody there is not asked twice."""
+        if self._session is None:
+            connector = aiohttp.TCPConnector(keepalive_timeout=_KEEP_ALIVE_S)
+            self._session = aiohttp.ClientSession(timeout=self._timeout, connector=connector)
+        try:
+            return await self._ask(self._session, method, path, body)
+        except aiohttp.ClientConnectorError:
+            raise
+        except _HUNG_UP:
+            return await self._ask(self._session, method, path, body)
+
+    async def _ask(
+        self, session: aiohttp.ClientSession, method: str, path: str, body: dict[str, Any] | None
+    ) -> tuple[int, str]:
+        async with session.request(method, self._url + path, json=body, allow_redirects=False) as response:
+            return response.status, await response.text()
+
 
 def _token(entry: dict[str, Any]) -> TokenScore:
-    top = sorted((max(float(item["logprob"]), _FLOOR) for item in entry.get("top_logprobs", ())), reverse=True)
-    ids = [item["id"] for item in entry.get("top_logprobs", ())]
-    rank = ids.index(entry["id"]) + 1 if entry["id"] in ids else None
-    return TokenScore(int(entry["id"]), max(float(entry["logprob"]), _FLOOR), tuple(top), rank)
+    logprob, listed = _log(entry), entry["top_logprobs"]
+    top = tuple(sorted((_log(item) for item in listed), reverse=True))
+    seen = any(item["id"] == entry["id"] for item in listed)
+    return TokenScore(int(entry["id"]), logprob, top, 1 + sum(value > logprob for value in top) if seen else None)
+
+
+def _log(item: dict[str, Any]) -> float:
+    value = float(item["logprob"])
+    if math.isnan(value) or value > 1e-3:
+        raise ValueError(f"{value} is no log-probability")
+    return min(max(value, _FLOOR), 0.0)

@@ -27,7 +27,7 @@ def main() -> None:
     params.port = options["port"]
     params.n_parallel = options["parallel"]
     params.n_ctx = options["context"] * options["parallel"]
-    params.cpuparams.n_threads = options["threads"]
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options["threads"]
     params.verbosity = 1
     params.ui = False
     params.endpoint_props = False

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-import brotli  # type: ignore[import-untyped]
+import brotli
 import zstandard
 
 from probe.wire.values import Exchange, HeaderPairs
@@ -68,18 +68,22 @@ def _bounded(pieces: Iterator[bytes], coding: str, limit: int) -> Decoded:
 
 
 def _inflate(body: bytes, window: int) -> Iterator[bytes]:
-    rest = body
     # A gzip body may have several members (RFC 1952 §2.2); what follows the last one is padding.
-    while rest:
-        machine = zlib.decompressobj(window)
+    start = 0
+    while start < len(body):
+        machine, place = zlib.decompressobj(window), start
         while not machine.eof:
-            piece = machine.decompress(rest, _STEP)
-            rest = machine.unconsumed_tail
-            if not piece and not rest and not machine.eof:
+            step = machine.unconsumed_tail
+            if not step:
+                # In steps: the unread tail is copied each time, which is quadratic over a large body.
+                step = body[place : place + _STEP]
+                place += len(step)
+            piece = machine.decompress(step, _STEP)
+            if not piece and not step and not machine.eof:
                 raise EOFError("it ends early")
             yield piece
-        rest = machine.unused_data
-        if window != _GZIP or not rest.startswith(b"\x1f\x8b"):
+        start = place - len(machine.unused_data)
+        if window != _GZIP or body[start : start + 2] != b"\x1f\x8b":
             return
 
 

@@ -11,7 +11,8 @@ HeaderPairs = tuple[tuple[str, str], ...]
 
 ExchangeState = Literal["complete", "cut", "timeout", "unreachable", "client_gone"]
 """``complete``: the message framing ended properly; ``cut``: the connection broke after the request went out;
-``timeout``: nothing (more) came in time; ``unreachable``: no connection; ``client_gone``: our client hung up."""
+``timeout``: nothing (more) came in time; ``unreachable``: no connection; ``client_gone``: our client
+hung up, or the proxy was stopped."""
 
 
 @dataclass(frozen=True, slots=True)

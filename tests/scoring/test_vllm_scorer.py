@@ -8,7 +8,6 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from tokenizers import Tokenizer
-from vllm_kit import MODEL_ID, toy_model, vllm_server
 
 from probe.errors import ScoringError
 from probe.scoring.llamacpp import LlamaCppScorer
@@ -16,6 +15,7 @@ from probe.scoring.vllm import VllmScorer
 from probe.serve.info import ServerInfo
 from probe.serve.llamacpp import LlamaCppServer
 from probe.traces.values import Message
+from tests.vllm_kit import MODEL_ID, toy_model, vllm_server
 
 __all__ = ["vllm_server"]
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from vllm_kit import MODEL_ID, clean_environment, processes_of, require_vllm, toy_model, vllm_server
 
 from probe.errors import ServeError
 from probe.serve import guard
 from probe.serve.info import ServerInfo
-from probe.serve.vllm import PYTHON_VARIABLE, VllmServer, find_python
+from probe.serve.vllm import PYTHON_VARIABLE, VllmServer
+from tests.vllm_kit import MODEL_ID, clean_environment, processes_of, real_python, toy_model, vllm_server
 
 __all__ = ["vllm_server"]
 
@@ -269,8 +269,8 @@ async def test_prompt_logprobs_do_not_depend_on_the_sampler(vllm_server: ServerI
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_a_real_vllm_leaves_nothing_behind(tmp_path: Path) -> None:
-    require_vllm()
+def test_a_real_vllm_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PYTHON_VARIABLE, str(real_python()))
     server = VllmServer(toy_model(), model_id="toy", log_path=tmp_path / "log")
     server.start()
     group = server.pid
@@ -285,17 +285,11 @@ def test_a_real_vllm_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_a_real_vllm_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    python, model = find_real()
-    command = [sys.executable, "-c", textwrap.dedent(PARENT), str(model), str(tmp_path / "log")]
-    environment = {**clean_environment(), PYTHON_VARIABLE: str(python)}
+    command = [sys.executable, "-c", textwrap.dedent(PARENT), str(toy_model()), str(tmp_path / "log")]
+    environment = {**clean_environment(), PYTHON_VARIABLE: str(real_python())}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as parent:
         assert parent.stdout is not None
         group = int(parent.stdout.readline())
         assert len(processes_of(group)) >= 2
         parent.kill()
     assert gone_within(group, guard.GRACE_S + 5)
-
-
-def find_real() -> tuple[Path, Path]:
-    require_vllm()
-    return find_python(), toy_model()

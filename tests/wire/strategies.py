@@ -4,13 +4,15 @@ import json
 
 from hypothesis import strategies as st
 
+from probe.traces.values import Message, Sampling
+
 KEYS = [
     "choices", "message", "delta", "content", "error", "usage", "logprobs", "finish_reason", "index", "model", "id",
     "reasoning", "reasoning_content", "reasoning_details", "thinking", "refusal", "text", "type", "timings", "metrics",
     "prompt_tokens", "completion_tokens", "completion_tokens_details", "prompt_ms", "top_logprobs", "token", "logprob",
-    "done", "done_reason", "eval_count", "eval_duration", "remote_host", "metadata", "raw", "code", "detail", "provider",
-    "base_resp", "status_code", "native_finish_reason", "system_fingerprint", "tool_calls", "openrouter_metadata",
-    "pipeline", "guardrails", "contentFilter", "content_filter_results",
+    "done", "done_reason", "eval_count", "eval_duration", "remote_host", "metadata", "raw", "code", "detail",
+    "provider", "base_resp", "status_code", "native_finish_reason", "system_fingerprint", "tool_calls",
+    "openrouter_metadata", "pipeline", "guardrails", "contentFilter", "content_filter_results",
 ]  # fmt: skip
 
 SCALARS = (
@@ -43,8 +45,27 @@ TYPES = st.sampled_from(
         (("Content-Type", "application/json"),),
         (("Content-Type", "text/event-stream"),),
         (("Content-Type", "text/html"),),
+        (("Content-Type", "application/x-ndjson"),),
+        (("Content-Encoding", "gzip"),),
+        (("Content-Encoding", "br, x"),),
     ]
-    + [(("Content-Type", "application/x-ndjson"),), (("Content-Encoding", "gzip"),), (("Content-Encoding", "br, x"),)]
 )
 STATUSES = st.sampled_from([None, 200, 204, 302, 400, 403, 446, 500])
 STATES = st.sampled_from(["complete", "cut", "timeout", "unreachable", "client_gone"])
+
+MESSAGES = st.lists(
+    st.builds(Message, st.sampled_from(["system", "user", "assistant"]), st.text(max_size=20)), min_size=1, max_size=4
+).map(tuple)
+UNIT = st.floats(0, 1, allow_nan=False)
+SAMPLINGS = st.builds(
+    Sampling,
+    UNIT,
+    UNIT,
+    st.integers(0, 100),
+    UNIT,
+    UNIT,
+    UNIT,
+    UNIT,
+    st.integers(1, 4096),
+    st.none() | st.integers(0, 2**32),
+)

@@ -9,8 +9,7 @@ from probe.wire.catalogue import load_backend
 from probe.wire.ollama_chat import OllamaChat
 from probe.wire.values import Reading, TokenLogprob, Usage
 from tests.kit import NDJSON, make_exchange, ndjson
-from tests.wire.strategies import BODIES, STATES, STATUSES, TYPES
-from tests.wire.test_openai_chat import MESSAGES, SAMPLINGS
+from tests.wire.strategies import BODIES, MESSAGES, SAMPLINGS, STATES, STATUSES, TYPES
 
 DIALECT = OllamaChat()
 BACKEND = load_backend("ollama")

@@ -11,8 +11,8 @@ from probe.traces.values import Message, Sampling, Trace
 from probe.wire.catalogue import load_backend
 from probe.wire.openai_chat import OpenAiChat
 from probe.wire.values import BuiltRequest, Reading, TokenLogprob, Usage
-from tests.kit import JSON, SSE, completion, delta, make_exchange, sse
-from tests.wire.strategies import BODIES, STATES, STATUSES, TYPES
+from tests.kit import JSON, completion, delta, make_exchange, sse
+from tests.wire.strategies import BODIES, MESSAGES, SAMPLINGS, STATES, STATUSES, TYPES
 
 DIALECT = OpenAiChat()
 TRACE = Trace("t", (Message("system", "Be brief."), Message("user", "Grüße?")), Sampling(temperature=0.5, seed=7))
@@ -25,10 +25,6 @@ def build(backend: str = "llamacpp", trace: Trace = TRACE, **changes: Any) -> Bu
 
 def read(body: Any, **overrides: Any) -> Reading:
     return DIALECT.read(make_exchange(response_body=body, **overrides))
-
-
-def stream(*documents: Any, **overrides: Any) -> Reading:
-    return read(sse(*documents), response_headers=SSE, **overrides)
 
 
 class TestBuild:
@@ -99,24 +95,6 @@ class TestBuild:
     def test_half_a_character_still_goes_over_the_wire(self) -> None:
         body = build(trace=Trace("t", (Message("user", "\ud83d"),))).body
         assert json.loads(body)["messages"][0]["content"] == "\ud83d"
-
-
-MESSAGES = st.lists(
-    st.builds(Message, st.sampled_from(["system", "user", "assistant"]), st.text(max_size=20)), min_size=1, max_size=4
-).map(tuple)
-UNIT = st.floats(0, 1, allow_nan=False)
-SAMPLINGS = st.builds(
-    Sampling,
-    UNIT,
-    UNIT,
-    st.integers(0, 100),
-    UNIT,
-    UNIT,
-    UNIT,
-    UNIT,
-    st.integers(1, 4096),
-    st.none() | st.integers(0, 2**32),
-)
 
 
 @given(MESSAGES, SAMPLINGS, st.booleans(), st.sampled_from(["llamacpp", "vllm", "openrouter"]))
@@ -341,111 +319,6 @@ class TestDocument:
         assert read(body).text == "\U0001f642 �"
 
 
-class TestStream:
-    @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-    def test_an_answer(self, newline: str) -> None:
-        usage = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}
-        body = b": ping\n\n" + sse(
-            delta(""), delta("Hel"), delta("lo."), delta(finish_reason="stop"), usage, newline=newline
-        )
-        reading = read(body, response_headers=SSE)
-        assert (reading.state, reading.text, reading.finish_reason) == ("answer", "Hello.", "stop")
-        assert reading.usage == Usage(5, 2)
-        assert (reading.streamed, reading.terminated, len(reading.documents), len(reading.events)) == (True, True, 5, 6)
-        assert reading.problems == ()
-
-    def test_missing_terminator(self) -> None:
-        reading = read(sse(delta("Hel"), done=False), response_headers=SSE)
-        assert (reading.state, reading.text, reading.terminated) == ("truncated", "Hel", False)
-
-    def test_nothing_but_a_head(self) -> None:
-        assert read(b"", response_headers=SSE).state == "truncated"
-        assert read(b": ping\n\n", response_headers=SSE).state == "truncated"
-
-    def test_cut_within_an_event(self) -> None:
-        reading = read(sse(delta("Hel"), done=False) + b'data: {"choices": [{"del', response_headers=SSE, state="cut")
-        assert (reading.state, reading.text, reading.problems) == ("truncated", "Hel", ())
-
-    def test_terminator_without_a_blank_line_counts(self) -> None:
-        reading = read(sse(delta("Hello."), done=False) + b"data: [DONE]", response_headers=SSE, state="client_gone")
-        assert reading.state == "answer"
-
-    def test_mid_stream_error(self) -> None:
-        failed = {**delta("", finish_reason="error"), "error": {"code": "server_error", "message": "gone"}}
-        reading = read(sse(delta("Hel"), failed, done=False), response_headers=SSE)
-        assert (reading.state, reading.text, reading.error, reading.finish_reason) == ("error", "Hel", "gone", "error")
-
-    def test_named_error_event(self) -> None:
-        reading = read(b'event: error\ndata: {"type":"error","message":"gone"}\n\n', response_headers=SSE)
-        assert (reading.state, reading.error, reading.events) == ("error", "gone", ("error",))
-
-    def test_json_error_under_the_content_type_of_a_stream(self) -> None:
-        reading = read({"error": {"message": "no"}}, status=400, response_headers=SSE)
-        assert (reading.state, reading.error, reading.streamed) == ("error", "no", False)
-
-    def test_openrouter_sends_the_last_chunk_twice_and_a_debug_chunk_first(self) -> None:
-        debug = {**delta(), "choices": [], "debug": {"echo_upstream_body": {"messages": []}}}
-        last = {**delta("", finish_reason="stop", native_finish_reason="eos"), "provider": "Host"}
-        usage = {"prompt_tokens": 5, "completion_tokens": 1, "completion_tokens_details": {"reasoning_tokens": 0}}
-        reading = stream(debug, delta("Hi"), last, {**last, "usage": usage})
-        assert (reading.text, reading.native_finish_reason, reading.provider) == ("Hi", "eos", "Host")
-        assert reading.usage == Usage(5, 1, 0)
-        assert reading.state == "answer"
-
-    def test_reasoning_refusal_and_logprobs_add_up(self) -> None:
-        def piece(**fields: Any) -> dict[str, Any]:
-            return delta(delta={"role": "assistant", "content": None, **fields})
-
-        one = {"content": [{"token": "a", "logprob": -1}]}
-        reading = stream(
-            piece(reasoning="H"),
-            piece(reasoning="m"),
-            piece(refusal="N"),
-            piece(refusal="o"),
-            delta("a", logprobs=one),
-            delta("b", logprobs=one),
-        )
-        assert (reading.reasoning, reading.refusal, reading.text) == ("Hm", "No", "ab")
-        assert reading.logprobs == (TokenLogprob("a", -1.0), TokenLogprob("a", -1.0))
-
-    def test_llamacpp_timings_and_fingerprint_on_the_last_chunk(self) -> None:
-        last = {
-            **delta(finish_reason="length"),
-            "system_fingerprint": "b1",
-            "timings": {"prompt_ms": 12.5, "predicted_ms": 40},
-        }
-        reading = stream(delta("a"), last)
-        assert reading.timings == {"prompt": 0.0125, "generation": 0.04}
-        assert (reading.fingerprint, reading.finish_reason) == ("b1", "length")
-
-    def test_azure_begins_with_an_empty_envelope(self) -> None:
-        first = {"id": "", "object": "", "model": "", "choices": [], "prompt_filter_results": []}
-        reading = stream(first, delta("a"))
-        assert (reading.model, reading.response_id, reading.text) == ("toy", "chatcmpl-1", "a")
-
-    def test_a_change_of_model_is_told(self) -> None:
-        assert "model changes" in stream(delta("a"), {**delta("b"), "model": "other"}).problems[0]
-
-    def test_a_whole_answer_in_one_event(self) -> None:
-        assert stream(completion("Hello.")).text == "Hello."
-        assert stream(delta("Hel"), delta("lo."), completion("Hello.")).text == "Hello."
-
-    def test_other_choices_are_left_out(self) -> None:
-        reading = stream(delta("a"), delta("b", index=1))
-        assert (reading.text, reading.problems) == ("a", ("more than one choice; the first is read",))
-
-    def test_broken_events_are_problems(self) -> None:
-        reading = stream("{", "7", delta("a"))
-        assert (reading.state, reading.text, len(reading.problems)) == ("answer", "a", 2)
-        assert stream("{").state == "malformed"
-
-    def test_no_data_but_done_is_malformed(self) -> None:
-        assert read(b"data: [DONE]\n\n", response_headers=SSE).state == "malformed"
-
-    def test_the_terminator_alone_makes_no_answer(self) -> None:
-        assert stream(delta(""), delta(finish_reason="stop")).state == "empty"
-
-
 @settings(max_examples=300)
 @given(BODIES, TYPES, STATUSES, STATES)
 def test_reading_never_raises_and_gives_encodable_text(
@@ -457,13 +330,3 @@ def test_reading_never_raises_and_gives_encodable_text(
     ).encode()
     assert (reading.state == "missing") == (status is None)
     assert (reading.state == "error") == (reading.error is not None) or reading.state == "missing"
-
-
-@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=12), max_size=8), st.data())
-def test_a_stream_reads_the_same_however_it_is_cut_off(pieces: list[str], data: st.DataObject) -> None:
-    body = sse(*(delta(piece) for piece in pieces))
-    whole = read(body, response_headers=SSE)
-    part = read(body[: data.draw(st.integers(0, len(body)))], response_headers=SSE, state="cut")
-    if "<think>" not in "".join(pieces):
-        assert whole.text.startswith(part.text)
-    assert part.state in {"truncated", whole.state}

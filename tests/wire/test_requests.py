@@ -1,3 +1,4 @@
+import contextlib
 import json
 from typing import Any
 
@@ -123,7 +124,5 @@ def test_ollama() -> None:
 @given(BODIES)
 def test_only_wire_errors_are_raised(data: bytes) -> None:
     for read in (read_openai_request, read_ollama_request):
-        try:
-            read(data)
-        except WireError as error:
-            assert str(error)
+        with contextlib.suppress(WireError):
+            assert read(data).messages
