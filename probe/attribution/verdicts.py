@@ -205,6 +205,7 @@ def _weighed(finding: Finding, log_odds: float, detectors: AbstractSet[str], nee
     probability = 1.0 / (1.0 + math.exp(-max(min(log_odds, _MOST), -_MOST)))
     log_e = text_log_e(finding.evidence, detectors)
     who, mechanism, layer = "undecided", None, None
+    wording = _facts(finding.evidence, "likelihood")
     tested = [finding.evidence[name] for name in TEXT_DETECTORS if _log_e(finding.evidence, name) is not None]
     if not tested:
         reason = "No detector could test who wrote this text."
@@ -215,7 +216,9 @@ def _weighed(finding: Finding, log_odds: float, detectors: AbstractSet[str], nee
             reason += " The route's token counts could not be checked for a hidden prompt that asks for this text."
     elif probability > alpha or _log_e(finding.evidence, "likelihood") is None:
         reason = "The evidence neither shows nor rules out the platform."
-    elif float(_facts(finding.evidence, "likelihood").get(WHOLE, 0.0)) >= -math.log(alpha):
+    elif RATIOS not in wording:
+        reason = "The weights would not write such a text, but the route's prompt, weights or sampling may be why."
+    elif float(wording.get(WHOLE, 0.0)) >= -math.log(alpha):
         reason = "Most of the text is what the weights write, and a few of its words are not."
     else:
         who, mechanism, reason = "model", "model_refusal", "The weights themselves write such a text."

@@ -128,11 +128,11 @@ def likelihood(case: Case, norm: LikelihoodNorm) -> Evidence:
         "tokens": len(case.score.tokens),
         "log_p": round(case.score.logprob, 2),
         "log_e": round(log_e, 2),
-        WHOLE: round(norm.cap(log_e_foreign(table, case.power, spared=0)), 2),
+        WHOLE: round(log_e_foreign(table, case.power, spared=0), 2),
         RATIOS: {str(tilt): round(float(ratio), 3) for tilt, ratio in zip(TILTS, ratios, strict=True)},
         "genuine_texts": len(norm.own),
     }
-    if log_e > 0 and (norm.prompt_differs or norm.served_otherwise):
+    if raw > 0 and (norm.prompt_differs or norm.served_otherwise):
         facts["log_e_without_protection"] = facts.pop("log_e")
         del facts[RATIOS]
         why = "the model saw another prompt" if norm.prompt_differs else "so are the route's answers to controls"

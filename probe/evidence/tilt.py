@@ -67,7 +67,7 @@ def token_table(score: TextScore) -> TokenTable:
     top = np.full((len(score.tokens), width), -np.inf)
     for row, token in enumerate(score.tokens):
         top[row, : len(token.top)] = token.top
-    known = np.isfinite(top).sum(axis=1)
+    known = np.array([len(token.top) for token in score.tokens])
     least = np.min(np.where(np.isfinite(top), np.exp(top), 1.0), axis=1, initial=1.0)
     rest = np.clip(1.0 - np.exp(top).sum(axis=1), 0.0, 1.0)
     others = np.maximum(vocabulary - known, 0).astype(float)

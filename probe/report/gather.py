@@ -18,8 +18,8 @@ NOTES = (
     ),
     (
         "The platform effect counts refusals by the platform that the twin would not have given; the serving "
-        "difference is what the model itself did differently. They add up to the difference. An undecided refusal is nobody's and "
-        "widens the bounds."
+        "difference is what the model itself did differently. They add up to the difference. An undecided refusal "
+        "is nobody's and widens the bounds."
     ),
     (
         "Missing answers (errors, cut or empty ones that nobody was found to be behind) are counted and bounded, never "

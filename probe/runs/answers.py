@@ -41,9 +41,6 @@ def classify(exchange: Exchange) -> Answer:
         return Answer.UNKNOWN_MODEL
     if status in _RETRY or status == 404 or status >= 500:
         return Answer.RETRY
-    if exchange.state == "client_gone":
-        # It was us who left (Ctrl-C, the proxy was stopped): half an answer is not the route's.
-        return Answer.RETRY
-    if exchange.state == "complete" or exchange.response_body:
-        return Answer.ANSWERED
-    return Answer.RETRY
+    # It was us who left (Ctrl-C, the proxy was stopped): half an answer is not the route's then.
+    came = exchange.state == "complete" or (exchange.response_body and exchange.state != "client_gone")
+    return Answer.ANSWERED if came else Answer.RETRY

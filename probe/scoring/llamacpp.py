@@ -92,7 +92,7 @@ class LlamaCppScorer:
         return ids
 
     async def score(self, prompt: Sequence[int], continuation: Sequence[int]) -> TextScore:
-        """Score ``continuation`` given ``prompt``, token by token, in one request where no token is part of a character."""
+        """Score ``continuation`` given ``prompt``, token by token, in one request unless it has parts of characters."""
         if not self.vocabulary:
             await self.open()
         if continuation and not prompt:

@@ -35,7 +35,8 @@ def test_the_page_of_commands_is_current() -> None:
 def test_help_imports_nothing_heavy() -> None:
     heavy = ("mitmproxy", "scipy", "numpy", "aiohttp", "xllamacpp", "rich", "sqlite_utils")
     code = (
-        "import sys; from click.testing import CliRunner; from probe.cli import cli; CliRunner().invoke(cli, ['--help'])"
+        "import sys; from click.testing import CliRunner; from probe.cli import cli; "
+        "CliRunner().invoke(cli, ['--help'])"
         f"; print([m for m in {heavy} if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,7 +1,7 @@
 """Simulated routes of known truth, judged like real ones; ``python -m tests.evidence.routes`` prints the table.
 
-The stages are those of ``probe.attribution.pipeline``: the twin's own answers set the null, repeated refusals are scored under
-the prompts of the study, every refusal gets its evidence, the route gets its verdicts.
+The stages are those of ``probe.attribution.pipeline``: the twin's own answers set the null, repeated refusals are
+scored under the prompts of the study, every refusal gets its evidence, the route gets its verdicts.
 """
 
 import sys
@@ -17,7 +17,7 @@ from probe.evidence.declared import declared
 from probe.evidence.likelihood import LikelihoodNorm, likelihood
 from probe.evidence.repetition import RepetitionNorm, TextChance, repeated_texts, repetition
 from probe.wire.values import Usage
-from tests.evidence.world import FAVOURITE, Text, Weights, foreign, make_case, refuses, words
+from tests.evidence.world import FAVOURITE, Text, Weights, foreign, make_case, refuses
 
 PROMPTS_PER_TEXT = 32
 HIDDEN_TOKENS = 21

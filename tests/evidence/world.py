@@ -1,8 +1,8 @@
 """Weights that can be computed with: a language model of a few hundred tokens whose every probability is known.
 
-They refuse or comply with the first token and go on as a Markov chain: mostly sure of the next word, sometimes choosing,
-with a thin tail over the whole vocabulary. One sentence is a favourite. What a platform writes in their place, and routes
-that it does so on, are in ``tests.evidence.routes``.
+They refuse or comply with the first token and go on as a Markov chain: mostly sure of the next word, sometimes
+choosing, with a thin tail over the whole vocabulary. One sentence is a favourite. What a platform writes in their
+place, and routes that it does so on, are in ``tests.evidence.routes``.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class _Next:
 
 
 class Weights:
-    """``favourite`` is the probability of the favourite sentence among refusals; ``top`` how many tokens are reported."""
+    """``favourite``: probability of the favourite sentence among refusals; ``top``: how many tokens are reported."""
 
     def __init__(self, seed: int, *, favourite: float = 0.05, top: int = 32) -> None:
         self._seed, self._top = seed, top
@@ -105,7 +105,7 @@ class Weights:
         return text
 
     def warm(self, rng: np.random.Generator, temperature: float) -> Text:
-        """Draw a refusal of an author whose choices the weights find plausible, and not theirs: a higher temperature."""
+        """Draw a refusal of an author whose choices the weights find plausible, and not theirs."""
         found = [int(rng.integers(10))]
         while len(found) < 15:
             p = np.exp(self.following(found[-1], len(found)).logs / temperature)

@@ -1,7 +1,7 @@
-"""The same embedded weights on the real vLLM and on llama.cpp: chat through the proxy, equal scores, and no platform."""
+"""The same weights on the real vLLM and on llama.cpp: chat through the proxy, equal scores, and no platform."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +38,8 @@ SPARE = 600
 
 
 @pytest.fixture(scope="module")
-def vllm(vllm_server: ServerInfo) -> Iterator[ServerInfo]:
-    yield vllm_server
+def vllm(vllm_server: ServerInfo) -> ServerInfo:
+    return vllm_server
 
 
 def vllm_route(info: ServerInfo, **more: object) -> dict[str, object]:

@@ -69,17 +69,21 @@ async def test_scores_of_all_first_tokens_are_one_distribution(url: str) -> None
         assert len(token.top) == VOCABULARY
         assert math.fsum(map(math.exp, token.top)) == pytest.approx(1.0, abs=1e-4)
     # One request for each of a third of the vocabulary: what a given token scores is its place in that distribution.
-    # Tokens of control (the first five) cannot be chosen by a grammar, and no text has them. Parts of characters (some
-    # of 99 to 260) cannot either; the server says which they are when it meets them.
-    await scorer.text_ids("".join(map(chr, range(0xA0, 0x800))) + "日本🙂")
-    chosen = range(6, VOCABULARY, 3)
+    # No text has tokens of control (the first five) or bytes that UTF-8 does not use; parts of characters (the other
+    # tokens up to 260 that are no ASCII) cannot be chosen by a grammar: the server says which they are.
+    await scorer.text_ids(
+        "".join(map(chr, [*range(0xA0, 0x1000), *range(0x1000, 0xD800, 64), *range(0x10000, 0x100000, 4096)]))
+    )
+    parts = scorer._fragments
+    assert len(parts) > 100
+    chosen = [token for token in range(5, VOCABULARY) if token in parts or not 99 <= token <= 260][::3]
     scores = await asyncio.gather(*(scorer.score(prompt, [token]) for token in chosen))
     listed = await generate(url, {"prompt": list(prompt), "n_predict": 1, "n_probs": VOCABULARY, **FREE})
     logs = {item["id"]: item["logprob"] for item in listed["completion_probabilities"][0]["top_logprobs"]}
     assert math.fsum(map(math.exp, logs.values())) == pytest.approx(1.0, abs=1e-4)
-    for token, score in zip(chosen, scores, strict=True):
-        assert [t.token_id for t in score.tokens] == [token]
-        assert score.logprob == pytest.approx(logs[token], abs=1e-4)
+    for chosen_id, score in zip(chosen, scores, strict=True):
+        assert [scored.token_id for scored in score.tokens] == [chosen_id]
+        assert score.logprob == pytest.approx(logs[chosen_id], abs=1e-4)
     await scorer.aclose()
 
 
@@ -153,7 +157,7 @@ async def test_own_answers_are_standard_normal(url: str, scorer: LlamaCppScorer)
     prompt = await scorer.prompt_ids(MESSAGES)
     ids = await scorer.text_ids("I'm sorry, but this platform does not allow me to talk about that.")
     injected = token_table(await scorer.score(prompt, ids))
-    assert z_score(injected) > 10 > z.max()
+    assert z_score(injected) > 15 > z.max()
     assert log_e_foreign(injected) > 10 > log_e.max()
 
 
@@ -169,7 +173,7 @@ async def test_what_cannot_be_scored_is_said(url: str, scorer: LlamaCppScorer, u
         await nobody.open()
     await nobody.aclose()
     wrong = LlamaCppScorer("not an address", weights="toy")
-    with pytest.raises(ScoringError, match="InvalidUrl|InvalidURL"):
+    with pytest.raises(ScoringError, match="InvalidU"):
         await wrong.text_ids("hello")
     await wrong.aclose()
 
@@ -180,7 +184,7 @@ async def test_a_short_context_and_a_server_that_is_gone_are_scoring_errors() ->
     scorer = LlamaCppScorer(info.url, weights="toy")
     await scorer.open()
     prompt = await scorer.prompt_ids(MESSAGES)
-    with pytest.raises(ScoringError, match="scored .* of 300 tokens: the text and its prompt need a longer context"):
+    with pytest.raises(ScoringError, match=r"scored \d+ of 300 tokens: the text and its prompt need a longer context"):
         await scorer.score(prompt, [92] * 300)
     server.stop()
     with pytest.raises(ScoringError, match="cannot score: "):
