@@ -260,7 +260,7 @@ def counted(names: list[str], seeds: int) -> Tally:
         (["d hidden prompt x3"], 3, 0.95),
         (["d hidden prompt x3, no counts", "d hidden prompt x60 of 1 %, no counts"], 3, 0.75),
         (["d hidden prompt x3, favourite x3 (5 -> 15 %), no counts"], 2, 0.5),
-        (["e transparent, few"], 30, 0.85),
+        (["e transparent, few"], 20, 0.85),
         (["f transparent, no scorer", "f hidden prompt x3, no scorer"], 2, 0.0),
         (["g other weights", "g other weights, no counts, 5 repeats"], 2, 0.0),
     ],
@@ -268,7 +268,7 @@ def counted(names: list[str], seeds: int) -> Tally:
 )
 def test_what_the_model_wrote_is_not_accused(names: list[str], seeds: int, model: float) -> None:
     found = counted(names, seeds)
-    assert sum(found.cells.values()) > 80
+    assert sum(found.cells.values()) > 60
     assert found.rate("model", "platform") <= 0.01
     assert found.rate("model", "model") >= model
 

@@ -40,8 +40,8 @@ class Tree:
         if len(text) == self._depth:
             return np.eye(self._size)[0]
         rng = np.random.default_rng([self._seed, len(text), *text])
-        p = np.asarray(rng.dirichlet(np.full(self._size, self._sharpness)) + 1e-12)
-        return np.asarray(p / p.sum())
+        p: Array = np.asarray(rng.dirichlet(np.full(self._size, self._sharpness)) + 1e-12)
+        return np.divide(p, p.sum())
 
     def texts(self, power: float = 1.0, keep: int | None = None) -> Iterator[tuple[tuple[int, ...], float]]:
         """Yield every text and its probability: p^power, among the ``keep`` most probable tokens where given."""

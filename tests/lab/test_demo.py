@@ -37,14 +37,15 @@ def test_the_verdicts_agree_with_the_platforms_log(demo: tuple[dict[str, object]
 def test_transparent_gets_no_platform_effect(demo: tuple[dict[str, object], Path]) -> None:
     effect = by_name(demo[0], "transparent")
     assert effect["platform_effect"]["lo"] <= 0 <= effect["platform_effect"]["hi"]
-    assert effect["difference"]["lo"] <= 0 <= effect["difference"]["hi"]
+    assert effect["platform_share"]["lo"] <= 0
 
 
 @pytest.mark.parametrize("name", ["declared", "silent"])
 def test_what_a_platform_did_is_its_effect(demo: tuple[dict[str, object], Path], name: str) -> None:
     effect = by_name(demo[0], name)
     assert effect["platform_effect"]["lo"] > 0.1
-    assert effect["serving_difference"]["lo"] <= 0 <= effect["serving_difference"]["hi"]
+    # What the model did is small beside it; that its interval covers 0 would fail once in twenty honest runs.
+    assert abs(effect["serving_difference"]["estimate"]) < effect["platform_effect"]["estimate"]
 
 
 def test_a_hidden_prompt_is_a_serving_difference_with_its_cause(demo: tuple[dict[str, object], Path]) -> None:
