@@ -7,8 +7,7 @@ import re
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -18,6 +17,7 @@ from probe.lab.fronts import FRONTS, Front
 from probe.lab.log import Deed, LabEntry, LabLog
 from probe.lab.platform_spec import Platform
 from probe.lab.upstream import Piece, Upstream, UpstreamError
+from probe.lifecycle import Startable
 
 _SAMPLING = {
     "temperature": "temperature",
@@ -38,7 +38,7 @@ _CADENCE_S = 0.002
 """Pause between the pieces of an injected text, about that of the embedded weights on two cores."""
 
 
-class LabServer:
+class LabServer(Startable):
     """One HTTP server for several platforms: ``/<platform>/v1/chat/completions`` or ``/<platform>/api/chat``.
 
     ``upstream_url`` is the llama.cpp server that holds the weights; ``seed`` makes the platforms' draws repeatable.
@@ -71,17 +71,6 @@ class LabServer:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(timeout=10)
             self._thread = None
-
-    def __enter__(self) -> Self:
-        """Start the lab."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the lab."""
-        self.stop()
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()

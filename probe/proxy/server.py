@@ -6,10 +6,10 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProxyError
+from probe.lifecycle import Startable
 from probe.proxy.addons import RouteAndRecord, Sink
 from probe.proxy.redact import Redactor, environment_values
 from probe.proxy.table import RouteTable
@@ -40,7 +40,7 @@ class _Ready:
         self.event.set()
 
 
-class ProxyServer:
+class ProxyServer(Startable):
     """The recording proxy; a context manager.
 
     ``port`` 0 takes a free one. ``url`` is ``http://127.0.0.1:PORT`` once started. Raises ``ProxyError`` where the
@@ -158,17 +158,6 @@ class ProxyServer:
         finally:
             # mitmproxy leaves its sockets to the garbage collector: until then clients would connect to nobody.
             await proxyserver.servers.update([])
-
-    def __enter__(self) -> Self:
-        """Start the proxy."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the proxy."""
-        self.stop()
 
 
 def _was_reset(proxyserver: "Proxyserver", flow: "http.HTTPFlow") -> bool:

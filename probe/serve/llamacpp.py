@@ -6,14 +6,14 @@ import select
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from probe.errors import ServeError
+from probe.lifecycle import Startable
 from probe.serve.info import ServerInfo
 
 
-class LlamaCppServer:
+class LlamaCppServer(Startable):
     """One server process for one GGUF file; a context manager.
 
     ``context`` is tokens per slot, ``parallel`` the number of slots that decode together. Raises ``ServeError`` with
@@ -98,14 +98,3 @@ class LlamaCppServer:
         if self._log is not None:
             self._log.close()
             self._log = None
-
-    def __enter__(self) -> Self:
-        """Start the server."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the server."""
-        self.stop()

@@ -17,10 +17,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from probe.errors import ServeError
+from probe.lifecycle import Startable
 from probe.serve import guard
 from probe.serve.info import ServerInfo
 
@@ -56,7 +56,7 @@ def find_python() -> Path:
     return python
 
 
-class VllmServer:
+class VllmServer(Startable):
     """One vLLM server for one folder of weights (``config.json``, safetensors, tokenizer); a context manager.
 
     ``model_id`` is the name that requests use, ``max_model_len`` tokens of prompt and answer together. The log goes to
@@ -130,17 +130,6 @@ class VllmServer:
         if self._log_path is not None and not self._keep_log:
             self._log_path.unlink(missing_ok=True)
             self._log_path = None
-
-    def __enter__(self) -> Self:
-        """Start the server."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the server."""
-        self.stop()
 
     def _arguments(self, port: int) -> list[str]:
         # Not `vllm serve`: in the CPU build that command fails, because it asks for the version of a package named
