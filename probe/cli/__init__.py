@@ -1,6 +1,7 @@
 """The command ``probe``: one file per command group, loaded only when it is called, so that ``--help`` stays fast."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -65,6 +66,10 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command; a user's mistake becomes one sentence and exit status 1, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal or a pipe that cannot show "−" or a model's words must not end a command.
+            stream.reconfigure(errors="replace")
     try:
         # Outside its standalone mode click returns the status of Exit instead of leaving.
         status = cli(standalone_mode=False)

@@ -13,10 +13,11 @@ from probe.errors import CredentialError, StoreError
 from probe.ids import content_hash
 from probe.proxy.server import ProxyServer
 from probe.proxy.table import RouteTable
+from probe.runs.check import check_routes
 from probe.runs.plan import Pack, plan_run, same_plan, store_plan
 from probe.runs.runner import Progress, RecordingSink, Runner, RunSummary
 from probe.store.lock import RunLock
-from probe.store.rows import PackRow, RunRow
+from probe.store.rows import FactRow, PackRow, RunRow
 from probe.store.store import Store
 from probe.store.writer import Writer
 from probe.traces.pack import find_pack, read_pack
@@ -97,6 +98,7 @@ def execute(
         raise
     with store, Writer(database, lock=lock) as writer:
         run, resumed = _run_row(store, config, packs, seed=seed, repeats=repeats, new=new)
+        _ask_routes(store, config)
         counts = store.count_trials(run.id)
         trials = [trial for trial in store.trials(run.id) if trial.state != "answered"]
         # A trial that was given up last time gets another chance now.
@@ -121,6 +123,16 @@ def execute(
         answered=after["answered"] - counts["answered"],
         open=after["planned"] + after["failed"],
         summary=summary,
+    )
+
+
+def _ask_routes(store: Store, config: Config) -> None:
+    """Keep what each server says of itself now: its version, and whether it lists the model; or that it is down."""
+    at = time.time()
+    found = asyncio.run(check_routes(config))
+    store.add_facts(
+        FactRow(route_id=route.row.id, at=at, kind="check", value=check.to_json())
+        for route, check in zip(config.routes.values(), found, strict=True)
     )
 
 

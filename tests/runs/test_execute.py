@@ -66,6 +66,10 @@ def test_the_order_is_shuffled_and_stored(study: Path) -> None:
         blocks = sum(a != b for a, b in itertools.pairwise(routes))
         assert blocks > 4, "routes must be interleaved"
         assert run.manifest["seed"] == run.seed == 0
+        for route_id in store.routes():
+            (fact,) = store.facts(route_id, "check")
+            assert fact.value["usable"]
+            assert fact.value["model_there"]
 
 
 def test_the_same_trace_is_the_same_bytes_on_every_route_of_a_dialect(study: Path) -> None:
