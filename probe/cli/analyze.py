@@ -9,16 +9,25 @@ import click
 from probe.cli.options import config_option, database_option, find_database, json_option, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from probe.attribution.pipeline import Analysis
     from probe.cli.progress import RunProgress
     from probe.config import Config
+    from probe.scoring.base import Scorer
+    from probe.store.store import Store
 
 
 @click.command()
 @database_option
 @config_option
+@click.option(
+    "--without-scores",
+    is_flag=True,
+    help="Make everything anew although the twin cannot be asked; wording stays untested.",
+)
 @json_option
-def command(database: Path | None, config_path: Path, as_json: bool) -> None:
+def command(database: Path | None, config_path: Path, without_scores: bool, as_json: bool) -> None:
     """Judge the answers, gather evidence, decide who wrote each refusal, and print the effects.
 
     The twin's server must be up, so that it can be asked for the probability of texts; scores are kept in the database.
@@ -35,12 +44,16 @@ def command(database: Path | None, config_path: Path, as_json: bool) -> None:
     from probe.store.store import Store
 
     found = find_database(database, config_path)
-    config = load_config(config_path) if config_path.is_file() else None
+    beside = config_path if config_path.is_file() else found.parent / config_path.name
+    config = load_config(beside) if beside.is_file() else None
     with Store.open(found, create=False) as store:
         with RunProgress(quiet=as_json) as progress:
-            analysis, problems = asyncio.run(_analyze(store, config, progress))
+            analysis, problems = asyncio.run(_analyze(store, config, progress, without_scores))
         for problem in problems:
             click.echo(f"Warning: {problem}", err=True)
+        for route in analysis.routes:
+            if route.unscored:
+                click.echo(f"Warning: {route.route.name}: texts were left unscored: {route.unscored}", err=True)
         if as_json:
             print_json(_json(analysis))
             return
@@ -54,12 +67,30 @@ def command(database: Path | None, config_path: Path, as_json: bool) -> None:
         click.echo("No hosted route has answers yet, so there is nothing to compare.")
 
 
-async def _analyze(store: Any, config: "Config | None", progress: "RunProgress") -> "tuple[Analysis, list[str]]":
+async def _analyze(
+    store: "Store", config: "Config | None", progress: "RunProgress", without_scores: bool
+) -> "tuple[Analysis, list[str]]":
     from probe.attribution.pipeline import analyze
     from probe.scoring.open_scorers import open_scorers
 
     async with open_scorers(config.routes.values() if config else ()) as (scorers, problems):
+        if not without_scores:
+            _keep_what_was_scored(store, scorers, problems)
         return await analyze(store, scorers, progress.analysis), problems
+
+
+def _keep_what_was_scored(store: "Store", scorers: "Mapping[str, Scorer]", problems: list[str]) -> None:
+    """Refuse to replace evidence that rests on scores by evidence without any."""
+    from probe.attribution.stored import hosted_pairs
+    from probe.errors import ScoringError
+
+    silent = sorted({twin.name for _, twin in hosted_pairs(store)} - set(scorers))
+    if silent and any(row.evidence.log_e is not None for row in store.evidence(detector="likelihood")):
+        why = problems[0] if problems else f"Route {silent[0]!r} has no server to ask (is this its probe.toml?)."
+        raise ScoringError(
+            f"{why} The evidence from when it could stays as it is; start it again, or replace that evidence by one "
+            "without scores with --without-scores."
+        )
 
 
 def _json(analysis: "Analysis") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Options that several commands share; each has an environment variable."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ database_option: Decorator = click.option(
 
 def print_json(value: Any) -> None:
     """Print one JSON object."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
+    # Escapes keep the JSON whole where the stream could not carry a character.
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    click.echo(json.dumps(value, ensure_ascii=not utf8, indent=2, allow_nan=False))
 
 
 def find_database(database: Path | None, config_path: Path) -> Path:

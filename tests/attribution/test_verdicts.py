@@ -134,7 +134,7 @@ def test_a_text_with_a_few_foreign_words_is_not_called_the_models() -> None:
 
 
 def test_a_foreign_text_under_protection_is_nobodys() -> None:
-    protected = [finding(refusal(i, i), wording(0.0, whole=40.0, ratios=False)) for i in range(10)]
+    protected = [finding(refusal(i, i), wording(0.0, whole=2.0, ratios=False)) for i in range(10)]
     genuine = [finding(refusal(i, i), wording(-8.0)) for i in range(10, 200)]
     found = verdicts([*protected, *genuine])
     assert {v.who for v in found[:10]} == {"undecided"}
@@ -151,6 +151,18 @@ def test_another_prompt_on_an_exchange_protects_it_from_all_text_detectors() -> 
     assert last.log_e < 0
     whole = RepetitionNorm(prompt_differs=True)
     assert "platform" not in {v.who for v in decide([finding(f.case, ABSENT, copies(0.0)) for f in foreign], whole)}
+
+
+def test_copies_under_a_hidden_prompt_do_not_raise_the_posterior() -> None:
+    twin = [make_case((2, 40 + i), trace=f"w{i}") for i in range(60)]
+    hosted = [finding(refusal(i), wording(-8.0), copies(0.0)) for i in range(20)]
+
+    def highest(*, prompt_differs: bool) -> float:
+        norm = RepetitionNorm.measure([f.case for f in hosted], twin, {}, prompt_differs=prompt_differs)
+        return max(v.probability for v in decide(hosted, norm))
+
+    assert highest(prompt_differs=False) > 0.95
+    assert highest(prompt_differs=True) <= 0.5 + 1e-9
 
 
 def test_counts_support_and_do_not_decide_alone() -> None:

@@ -118,11 +118,13 @@ def test_controls_of_other_weights_protect_the_route() -> None:
     assert not served_otherwise([replace(case, outcome="refused") for case in answers])
     norm = LikelihoodNorm.measure(twins + answers)
     assert norm.served_otherwise
-    found = likelihood(scored(STRANGE), norm)
-    assert found.log_e == found.llr == 0
-    assert "so are the route's answers to controls" in found.sentence
-    assert RATIOS not in found.facts
-    assert found.facts[WHOLE] > 20
+    # Also where the rank among them alone brings the e-value below 1: the text is foreign, and must not look genuine.
+    for protected in (norm, LikelihoodNorm(own=(100.0,) * 9, controls=(100.0,) * 9)):
+        found = likelihood(scored(STRANGE), protected)
+        assert found.log_e == found.llr == 0
+        assert "so are the route's answers to controls" in found.sentence
+        assert RATIOS not in found.facts
+        assert found.facts[WHOLE] > 20
 
 
 def test_under_another_prompt_it_does_not_accuse_but_may_exonerate() -> None:

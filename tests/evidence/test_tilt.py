@@ -38,10 +38,11 @@ class Tree:
 
     def next(self, text: tuple[int, ...]) -> Array:
         if len(text) == self._depth:
-            return np.eye(self._size)[0]
+            return np.asarray(np.eye(self._size)[0])
         rng = np.random.default_rng([self._seed, len(text), *text])
         p: Array = np.asarray(rng.dirichlet(np.full(self._size, self._sharpness)) + 1e-12)
-        return np.divide(p, p.sum())
+        p /= p.sum()
+        return p
 
     def texts(self, power: float = 1.0, keep: int | None = None) -> Iterator[tuple[tuple[int, ...], float]]:
         """Yield every text and its probability: p^power, among the ``keep`` most probable tokens where given."""
@@ -136,6 +137,14 @@ def test_bounds_on_the_partition_hold_whatever_the_tail(p: list[float], top: int
     assert log_partition(table, power, above=False)[0] <= true + 1e-9
     if top >= len(p):
         assert log_partition(table, power, above=True)[0] == pytest.approx(true, abs=1e-4 / math.exp(true))
+
+
+def test_rounding_of_the_reported_probabilities_does_not_hide_the_tail() -> None:
+    # A server in single precision reports 0.999999 and its rounding as a sure thing; 700 tokens share the rest.
+    tail, size = 1e-6 / 700, 701
+    true = math.log(math.exp(0.1 * math.log1p(-1e-6)) + 700 * tail**0.1)
+    reported = TextScore((TokenScore(0, 0.0, (0.0, math.log(tail)), 1),), size)
+    assert log_partition(token_table(reported), 0.1, above=True)[0] >= true
 
 
 def table_of(surprisals: list[float]) -> TokenTable:

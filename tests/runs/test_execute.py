@@ -254,3 +254,24 @@ def test_a_refused_key_stops_the_route_with_the_name_of_its_variable(study: Path
     assert exchange.status == 401
     assert PLANTED.encode() not in exchange.response_body
     assert exchange.redactions >= 2
+
+
+def test_evidence_from_scores_is_not_replaced_by_evidence_without(study: Path, toy_server: LlamaCppServer) -> None:
+    assert toy_server.info is not None
+    assert probe(study, "run").returncode == 0
+    assert probe(study, "analyze").returncode == 0
+    with Store.open(study / "probe.db") as store:
+        before = store.evidence()
+    config = (study / "probe.toml").read_text()
+    (study / "probe.toml").write_text(config.replace(toy_server.info.url, "http://127.0.0.1:9"))
+    refused = probe(study, "analyze")
+    assert refused.returncode == 1
+    assert "--without-scores" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    with Store.open(study / "probe.db") as store:
+        assert store.evidence() == before
+    assert probe(study, "analyze", "--without-scores").returncode == 0
+    (study / "probe.toml").write_text(config)
+    assert probe(study, "analyze").returncode == 0
+    with Store.open(study / "probe.db") as store:
+        assert store.evidence() == before, "the same exchanges and scores give the same rows"
