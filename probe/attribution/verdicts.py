@@ -213,7 +213,13 @@ def _weighed(finding: Finding, log_odds: float, detectors: AbstractSet[str], nee
         who, mechanism, layer = "platform", "injected_text", "unknown"
         reason = max(tested, key=lambda e: e.log_e or 0.0).sentence
         if _facts(finding.evidence, "accounting").get("prompt_surplus") is None:
-            reason += " The route's token counts could not be checked for a hidden prompt that asks for this text."
+            # A hidden prompt that dictates a sentence looks the same. Both are the platform's doing, but which of them
+            # it is, only token counts could tell; so no mechanism is claimed.
+            mechanism = None
+            reason += (
+                " The route's token counts could not be checked: the platform wrote this text, or a hidden prompt asks"
+                " for it."
+            )
     elif probability > alpha or _log_e(finding.evidence, "likelihood") is None:
         reason = "The evidence neither shows nor rules out the platform."
     elif RATIOS not in wording:

@@ -74,7 +74,7 @@ def _summary(store: Store, route: RouteRow) -> RouteSummary:
         if verdict is not None:
             who[verdict.who] += 1
             if verdict.who == "platform":
-                mechanisms[verdict.mechanism or "unknown"] += 1
+                mechanisms[verdict.mechanism or "injected_text or prompt_rewrite"] += 1
         stopped += bool(side and side.acted and side.outcome in STOPPED - {"blocked"})
     return RouteSummary(
         name=route.name,

@@ -175,7 +175,8 @@ def test_counts_support_and_do_not_decide_alone() -> None:
 
 def test_an_accusation_says_whether_the_prompt_was_checked() -> None:
     unchecked = verdicts([finding(refusal(0), wording(30.0))])[0]
-    assert "could not be checked for a hidden prompt" in unchecked.reason
+    assert "or a hidden prompt asks for it" in unchecked.reason
+    assert unchecked.mechanism is None
     checked = replace(counts(-0.36), facts={"prompt_surplus": 0})
     assert verdicts([finding(refusal(0), wording(30.0), ABSENT, checked)])[0].reason == "Wording."
 
