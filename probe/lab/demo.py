@@ -8,6 +8,7 @@ from pathlib import Path
 
 from probe.attribution.pipeline import Analysis, analyze
 from probe.config import Config, load_config
+from probe.errors import ConfigError
 from probe.lab.log import LabLog
 from probe.lab.platform_spec import Platform, Screen
 from probe.lab.server import LabServer
@@ -18,6 +19,7 @@ from probe.runs.plan import Pack
 from probe.runs.runner import Progress
 from probe.scoring.open_scorers import open_scorers
 from probe.serve.llamacpp import LlamaCppServer
+from probe.store.lock import RunLock
 from probe.store.store import Store
 
 MODEL = "toy"
@@ -132,10 +134,15 @@ def run_demo(
     say: Callable[[str], None] = lambda _text: None,
 ) -> DemoResult:
     """Run the whole pipeline in ``folder``; the database of an earlier demo there is replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
     database = folder / "probe.db"
-    for old in (database, folder / "probe.db-wal", folder / "probe.db-shm"):
-        old.unlink(missing_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # The lock first: another demo may be under way in this folder.
+        with RunLock(database):
+            for old in (database, folder / "probe.db-wal", folder / "probe.db-shm"):
+                old.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"The folder {folder} cannot be used ({error.strerror}): name another with --out.") from None
     say("Starting llama.cpp with the embedded weights, and four lab platforms in front of them")
     with demo_study(folder, seed=seed, repeats=repeats) as (config, log, packs):
         executed = execute(config, database, packs, seed=seed, repeats=repeats, progress=on_run)

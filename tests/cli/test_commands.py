@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from probe.cli import COMMANDS, cli
 from probe.cli.help_page import help_page
+from probe.store.lock import RunLock
 from probe.store.store import Store
 
 
@@ -93,3 +94,19 @@ def test_nothing_analysed_yet_says_so(tmp_path: Path) -> None:
     result = probe("report", "--db", "probe.db", cwd=tmp_path)
     assert result.returncode == 1
     assert "probe analyze" in result.stderr
+
+
+def test_a_demo_does_not_delete_the_one_that_is_under_way(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with RunLock(tmp_path / "out" / "probe.db"):
+        result = probe("demo", "--out", "out", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "Another run writes" in result.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = probe("demo", "--out", "file/out", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "--out" in result.stderr
+    assert "Traceback" not in result.stderr
