@@ -57,12 +57,11 @@ def _print(rows: list[dict[str, Any]], check: bool) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     columns = ["name", "role", "backend", "model", "twin", "url"]
     for column in columns:
-        table.add_column(column)
-    if check:
-        table.add_column("check")
+        table.add_column(column, overflow="fold")
     for row in rows:
-        cells = [str(row[column] or "") for column in columns]
-        if check:
-            cells.append(("ok: " if row["usable"] else "no: ") + row["sentence"])
-        table.add_row(*cells)
+        table.add_row(*(str(row[column] or "") for column in columns))
     Console(markup=False).print(table)
+    if check:
+        click.echo()
+        for row in rows:
+            click.echo(f"{row['name']}: {'ok' if row['usable'] else 'cannot be used'}: {row['sentence']}")

@@ -13,9 +13,10 @@ from probe.store.store import Store
 
 NOTES = (
     (
-        "A verdict of platform for a single answer rests on a declaration in its bytes, or on its text: the same weights "
-        "would not have written it, or not to so many prompts. A higher refusal rate alone accuses nobody. Where token "
-        "counts could not be checked, a hidden prompt that asks for the text remains possible, and no mechanism is named."
+        "A verdict of platform for a single answer rests on a declaration in its bytes, or on its text: the same "
+        "weights would not have written it, or not to so many prompts. A higher refusal rate alone accuses nobody. "
+        "Where token counts could not be checked, a hidden prompt that asks for the text remains possible, and no "
+        "mechanism is named."
     ),
     (
         "The platform effect counts refusals by the platform that the twin would not have given; the serving "

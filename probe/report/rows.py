@@ -10,13 +10,14 @@ from probe.report.study import RouteSummary, Study
 OUTCOMES = ("complied", "partial", "refused", "blocked", "cut", "empty", "error", "ungradable")
 VERDICTS = ("model", "platform", "undecided")
 MEASURES = (
+    # First, where no narrow page cuts it off: no effect is read without it (DESIGN §5, 5).
+    "same weights",
     "refusal hosted",
     "refusal twin",
     "difference",
     "platform effect",
     "serving difference",
     "McNemar p",
-    "same weights",
 )
 TOO_FEW = "too few pairs"
 EFFECTS_NOTE = (
@@ -138,17 +139,17 @@ def _effect_cells(effect: Effect) -> tuple[str, ...]:
         str(effect.undecided),
     )
     if effect.insufficient:
-        return (*start, TOO_FEW, "", "", "", "", "", GATE_NOT_ASKED)
+        return (*start, GATE_NOT_ASKED, TOO_FEW, "", "", "", "", "")
     p = effect.mcnemar_p if effect.mcnemar_adjusted is None else effect.mcnemar_adjusted
     return (
         *start,
+        GATE_NOT_ASKED,
         rate(effect.refusal_hosted),
         rate(effect.refusal_twin),
         points(effect.difference),
         points(effect.platform_effect),
         points(effect.serving_difference),
         p_value(p),
-        GATE_NOT_ASKED,
     )
 
 
