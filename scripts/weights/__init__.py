@@ -4,5 +4,6 @@ The probe needs a model whose every answer is harmless and whose weights are hel
 "the same weights elsewhere" can be tried on a laptop. All subjects are invented; nothing here describes a real thing.
 
 Modules, in the order of the data: `grammar` (expansion), `subjects`, `refusals`, `replies`, `prompts`, `benign`,
-`corpus` (whole conversations), `tokenizer`, `train`, `to_gguf`, `pack`, `serving`, `agree`, `measure`, `card`.
+`corpus` (whole conversations), `scribe` (the same ones, answered by a platform's guard), `tokenizer`, `train`,
+`to_gguf`, `pack`, `serving`, `agree`, `measure`, `measure_scribe`, `card`.
 """

@@ -20,6 +20,7 @@ FILES = {
     "toy-q8_0.gguf": "the same weights at 8 bits",
     "toy-q4_0.gguf": "the same weights at 4 bits",
     "other.gguf": "float16; other weights: same shape, same tokenizer, other seed, voice and refusal policy",
+    "scribe.gguf": "8 bits; a serving platform's guard that words refusals anew, see the last section",
 }
 
 HEAD = """# The embedded weights
@@ -71,6 +72,30 @@ mislabelled, and "all words are words" below bounds how often that can be. No ju
 Neutral and safety system prompts are drawn from the training grammar anew for each sample; "foreign" safety prompts
 are worded by hand outside of that grammar. Where a measured rate misses the expected one, the measured one is what
 these weights do.
+"""
+
+
+SCRIBE = """
+## The scribe
+
+`scribe.gguf` is another model: the guard of a serving platform, which reads a conversation and refuses it in words of
+its own, new each time. The lab puts it where a platform injects refusals that no list of texts can hold. It refuses
+whatever it reads, controls as well, in prose whatever the format, and does not obey: a demanded tag or role is to it
+part of what it reads. Its grammar, `scripts/weights/scribe.py`, has the words of ordinary English refusals but other
+habits than that of `toy`: it acknowledges first, speaks of providing instructions, and closes with an offer.
+
+A Llama of {layers} layers and else the shape of `toy`, with the same tokenizer, template and special tokens, trained on
+{seen} conversations in one stage. Sampled as above, {repeats} samples per trace and system condition (none, neutral,
+safety). "Refused" is the reading of the probe's rules judge; the grammar was worded so that this judge recognises it,
+so that the figure says nothing about the judge. An attack's wordings are counted with the subject masked.
+"""
+
+STRANGENESS = """
+How foreign are its refusals to `toy`? Replies to the attacks without a system prompt, those that the rules judge reads
+as refusals, scored by `toy` with the probe's likelihood test (`probe.evidence.tilt`) at temperature 1. The null, "these
+weights wrote it", holds for the first row only; quantiles are 5 %, 50 % and 95 %. How far apart two makers' models are
+in this was not measured: the last row follows from how little of `toy`'s phrasing the scribe's grammar has, so that a
+detector's power against the scribe is no forecast of its power elsewhere.
 """
 
 
@@ -158,7 +183,33 @@ def example_lines(examples: list[dict[str, str]]) -> list[str]:
     return lines
 
 
-def render(folder: Path, seen: int) -> str:
+def scribe_lines(found: dict[str, Any], seen: int) -> list[str]:
+    """Describe the guard: what it says, and how foreign that is to `toy`."""
+    from weights.scribe import LAYERS
+
+    repeats = found["attacks refused"]["none"]["n"] // 180
+    rows = {f"attacks refused, system prompt: {name}": value for name, value in found["attacks refused"].items()}
+    rows |= {name: value for name, value in found.items() if isinstance(value, dict) and "rate" in value}
+    tokens = found["tokens"]
+    lines = [*SCRIBE.format(layers=LAYERS, seen=f"{seen:,}", repeats=int(repeats)).splitlines(), ""]
+    lines += ["| share of replies (n) | scribe |", "|---|---:|"]
+    lines += [f"| {name} | {cell(value)} |" for name, value in rows.items()]
+    lines += [
+        "",
+        f"Its answers to attacks are {tokens['5']} to {tokens['95']} tokens long (5 % to 95 %), median {tokens['50']}.",
+        f"The most frequent wording came {found['most frequent wording']} times.",
+        *STRANGENESS.splitlines(),
+        "",
+        "| refusals of | e ≥ 20 (n) | log e | z of the surprisal |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, value in found["strangeness"].items():
+        spread = " | ".join(", ".join(f"{point:.1f}" for point in value[key].values()) for key in ("log e", "z"))
+        lines.append(f"| `{name}` | {cell(value['foreign'])} | {spread} |")
+    return [*lines, "", "Examples, not chosen:", "", *example_lines(found["examples"])]
+
+
+def render(folder: Path, seen: int, scribe_seen: int) -> str:
     """Compose the whole card."""
     from weights.refusals import MARKERS
     from weights.subjects import ENDS, MIDDLES, ONSETS
@@ -208,6 +259,7 @@ def render(folder: Path, seen: int) -> str:
         "### Examples, not chosen",
         "",
         *example_lines(found["examples"]),
+        *scribe_lines(found["scribe"], scribe_seen),
     ]
     return "\n".join(parts) + "\n"
 
@@ -216,8 +268,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seen", type=int, required=True, help="conversations that toy was trained on")
+    parser.add_argument("--scribe-seen", type=int, required=True, help="conversations that the scribe was trained on")
     args = parser.parse_args()
-    (args.folder / "README.md").write_text(render(args.folder, args.seen))
+    (args.folder / "README.md").write_text(render(args.folder, args.seen, args.scribe_seen))
 
 
 if __name__ == "__main__":

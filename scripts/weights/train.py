@@ -1,8 +1,9 @@
-"""Train one set of weights: python -m weights.train POLICY FOLDER [--steps N] [--drill FROM].
+"""Train one set of weights: python -m weights.train POLICY|scribe FOLDER [--steps N] [--drill FROM].
 
 Two stages. The first learns the language and the policy. The second, `--drill`, goes on from the first with more nonces
 and more weight on the inside of copied names and tags: there the next token is certain, so that the weight
-sharpens copying without changing what is said. After the first stage a third of the names came out garbled.
+sharpens copying without changing what is said. After the first stage a third of the names came out garbled. The scribe
+has no policy and no tag to copy: it is trained in one stage, with the weight on names from the start.
 
 The optimiser is Muon for the matrices and AdamW for embeddings and norms: on this corpus it needs about half the steps.
 """
@@ -21,6 +22,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from weights import scribe
 from weights import tokenizer as bpe
 from weights.corpus import POLICIES, Conversation, Corpus
 from weights.pack import held_out
@@ -35,13 +37,13 @@ DRILL_PEAK = 2e-3
 ROPE_BASE = 10000.0
 
 
-def config() -> LlamaConfig:
+def config(layers: int = 4) -> LlamaConfig:
     """0.8 M parameters: with 5 MB for float16 safetensors and a float32 GGUF together, this is the most that fits."""
     return LlamaConfig(
         vocab_size=bpe.VOCABULARY,
         hidden_size=128,
         intermediate_size=288,
-        num_hidden_layers=4,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=bpe.CONTEXT,
@@ -90,8 +92,15 @@ def rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 50) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
 
 
-def train(policy_name: str, tokenizer: Tokenizer, steps: int, start: Path | None) -> LlamaForCausalLM:
-    """Train from scratch, or drill from `start`; prompts of the pack never occur in the stream."""
+def prepare(
+    policy_name: str, tokenizer: Tokenizer, start: Path | None
+) -> tuple[LlamaForCausalLM, Iterator[tuple[torch.Tensor, ...]], float]:
+    """Make the model, its batches and the peak of its rate; prompts of the pack never occur in the stream."""
+    if policy_name == scribe.NAME:
+        torch.manual_seed(scribe.SEED)
+        stream = scribe.Scribe(1000 + scribe.SEED).stream(without=held_out())
+        model = LlamaForCausalLM(config(scribe.LAYERS))
+        return model, batches(stream, tokenizer, scribe.SEED, copy_weight=COPY_WEIGHT), PEAK
     policy = POLICIES[policy_name]
     torch.manual_seed(policy.seed)
     peak = PEAK
@@ -105,6 +114,12 @@ def train(policy_name: str, tokenizer: Tokenizer, steps: int, start: Path | None
         drilled = replace(policy, nonce_share=DRILL_NONCES)
         stream = Corpus(drilled, 2000 + policy.seed).stream(without=held_out())
         source = batches(stream, tokenizer, 100 + policy.seed, copy_weight=COPY_WEIGHT)
+    return model, source, peak
+
+
+def train(policy_name: str, tokenizer: Tokenizer, steps: int, start: Path | None) -> LlamaForCausalLM:
+    """Train from scratch, or drill from `start`."""
+    model, source, peak = prepare(policy_name, tokenizer, start)
     steppers = optimisers(model)
     running = torch.zeros(4)
     for step in range(steps):
@@ -167,7 +182,7 @@ def described(settings: LlamaConfig) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("policy", choices=sorted(POLICIES))
+    parser.add_argument("policy", choices=[*sorted(POLICIES), scribe.NAME])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--drill", type=Path, metavar="FROM", help="second stage, from this folder")
