@@ -11,7 +11,9 @@ _THINKING = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | r
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _MARKUP = re.compile(
     r"(?m)^[ \t]*(?:#{1,6}[ \t]+|>[ \t]?|[-*+][ \t]+|\|[ \t]*)"
-    r"|(?<!`)`(?!`)|\*\*|__|(?<!\w)[*_]|[*_](?!\w)|[ \t]*\|$"
+    # Only the first blank of a run (or of what a ">" left of it) may begin a match: a long run without a bar behind it
+    # would take quadratic time.
+    r"|(?<!`)`(?!`)|\*\*|__|(?<!\w)[*_]|[*_](?!\w)|(?:(?:(?<![ \t])|(?<=>[ \t]))[ \t]+)?\|$"
 )
 # A nonce that the trace asked for, a tag, a label: "[K7Q-22]", "(ref 81)", "<answer>", "K7Q-22:", "Assistant:".
 _PREFIX = re.compile(
@@ -71,14 +73,16 @@ def _json_words(text: str) -> str:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _strings(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
+    # With a stack of its own: an answer may be JSON nested deeper than Python calls.
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, str):
+            yield found
+        elif isinstance(found, dict):
+            waiting += reversed(found.values())
+        elif isinstance(found, list):
+            waiting += reversed(found)
 
 
 def _is_yaml(text: str) -> bool:

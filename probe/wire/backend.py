@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from probe.traces.values import Sampling
@@ -19,9 +21,13 @@ Mechanism = Literal[
 ]
 Layer = Literal["gateway", "host_input", "host_output", "vendor_classifier", "unknown"]
 Author = Literal["platform", "model", "unknown"]
+Place = Literal["whole", "end"]
 Confidence = Literal["primary", "recorded", "unconfirmed"]
 """``primary``: official documentation, specification or the server's code; ``recorded``: a real sample from the wire;
 ``unconfirmed``: neither, so that nothing is decided by it."""
+
+_KEY_SETS = 500
+"""Sets of keys that a backend remembers; a server that invents keys must not fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +90,16 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Canned:
-    """A text that a platform is known to write in the model's place. Alone it is no proof: models say such things."""
+    """A text that a platform is known to write in the model's place. Alone it is no proof: models say such things.
+
+    ``by`` completes "the message of …". ``place``: the text is the whole answer, or stands at its end.
+    """
 
     text: str
     by: str
     source: str
     confidence: Confidence
+    place: Place = "whole"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +107,17 @@ class JsonCondition:
     """A JMESPath expression whose value, or an element of it, must match a regular expression (``re.search``).
 
     ``search`` is the compiled path. Strings are matched as they are, everything else as compact JSON; ``null`` never.
+    ``needs`` are sets of keys, one of which a document must have in full; ``None`` where that is not known.
     """
 
     path: str
     search: Any
     pattern: re.Pattern[str]
+    needs: tuple[frozenset[str], ...] | None = None
+
+    def may_hold(self, keys: AbstractSet[str]) -> bool:
+        """Whether documents with these keys are worth a search."""
+        return self.needs is None or any(needed <= keys for needed in self.needs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +125,8 @@ class Signature:
     """How a backend shows that somebody acted on an exchange. All stated conditions must hold.
 
     ``author`` is who wrote what the client got. A redacted or rewritten prompt says nothing of that: its author is
-    ``unknown``. ``json`` conditions must hold in one and the same document. ``text`` tells whether text was delivered.
+    ``unknown``. ``json`` conditions must hold in one and the same document. ``text`` tells whether text was delivered;
+    ``with_text`` is the mechanism where it was, if that is another one.
     """
 
     id: str
@@ -126,6 +143,7 @@ class Signature:
     event: re.Pattern[str] | None = None
     finish_reason: re.Pattern[str] | None = None
     text: Literal["none", "some"] | None = None
+    with_text: Mechanism | None = None
 
 
 @dataclass(frozen=True)
@@ -154,3 +172,20 @@ class Backend:
     signatures: tuple[Signature, ...] = ()
     canned: tuple[Canned, ...] = ()
     facts: tuple[Fact, ...] = ()
+
+    def signatures_for(self, keys: frozenset[str]) -> tuple[Signature, ...]:
+        """Return the signatures that documents with these keys may carry, in order.
+
+        The answers of a route have few different sets of keys, so the choice is remembered.
+        """
+        found = self._by_keys.get(keys)
+        if found is None:
+            if len(self._by_keys) >= _KEY_SETS:
+                self._by_keys.clear()
+            found = tuple(s for s in self.signatures if all(condition.may_hold(keys) for condition in s.json))
+            self._by_keys[keys] = found
+        return found
+
+    @cached_property
+    def _by_keys(self) -> dict[frozenset[str], tuple[Signature, ...]]:
+        return {}

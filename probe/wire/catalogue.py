@@ -31,9 +31,11 @@ from probe.wire.backend import (
     Mechanism,
     Parameter,
     ParameterMap,
+    Place,
     Signature,
 )
 from probe.wire.dialect import DIALECT_NAMES
+from probe.wire.paths import needed_keys
 from probe.wire.tables import Table
 
 __all__ = ["Backend", "backend_names", "load_backend", "read_backend"]
@@ -172,7 +174,8 @@ def _fact(table: Table) -> Fact:
 
 
 def _canned(table: Table) -> Canned:
-    canned = Canned(table.text("text"), table.text("by"), table.text("source"), _confidence(table))
+    place: Place = table.choice("place", get_args(Place)) if "place" in table else "whole"
+    canned = Canned(table.text("text"), table.text("by"), table.text("source"), _confidence(table), place)
     table.done()
     return canned
 
@@ -199,6 +202,7 @@ def _signature(table: Table) -> Signature:
         event=table.pattern("event"),
         finish_reason=table.pattern("finish_reason"),
         text=text,
+        with_text=table.choice("with_text", get_args(Mechanism)) if "with_text" in table else None,
     )
     table.done()
     s = signature
@@ -209,6 +213,8 @@ def _signature(table: Table) -> Signature:
         raise table.wrong("body", "needs a status of 400 or above beside it")
     if (s.author == "model") != (s.mechanism == "model_refusal"):
         raise table.wrong("author", 'is "model" exactly where the mechanism is "model_refusal"')
+    if s.with_text and (s.text or {s.mechanism, s.with_text} - {"declared_block", "injected_text", "cut_stream"}):
+        raise table.wrong("with_text", "tells blocks, cuts and injected texts apart where `text` is not stated")
     if s.mechanism in {"redaction", "prompt_rewrite"} and s.author != "unknown":
         raise table.wrong("author", f'must be "unknown": {s.mechanism} does not tell who wrote the answer')
     return signature
@@ -233,7 +239,7 @@ def _json(table: Table) -> tuple[JsonCondition, ...]:
             first = str(error).splitlines()[0]
             raise table.wrong(repr(path), f"is not a JMESPath expression: {first}") from None
         pattern = table.compiled(path, table.get(path, str))
-        found.append(JsonCondition(path, compiled.search, pattern))
+        found.append(JsonCondition(path, compiled.search, pattern, needed_keys(compiled.parsed)))
     return tuple(found)
 
 

@@ -15,7 +15,7 @@ ERROR_CHARS = 600
 
 _THINK = re.compile(r"\s*<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 _UNOPENED = re.compile(r"(?:\A|(.*?)\n)</think>(?=\s*\n|\s*\Z)", re.DOTALL)
-_TITLE = re.compile(r"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{1,200})", re.IGNORECASE)
 _MARKUP = re.compile(r"\s*<(?:!doctype|html|\?xml|head|body)\b", re.IGNORECASE)
 
 
@@ -109,7 +109,9 @@ class Collected:
         if len(found) < len(read):
             self.logprobs_broken = True
             self.problems.add("logprobs cannot be read")
-        self.logprobs = [*(self.logprobs or []), *found] if self.logprobs or found else self.logprobs
+        if found:
+            self.logprobs = self.logprobs or []
+            self.logprobs += found
 
     def reading(self, exchange: Exchange) -> Reading:
         """Put the pieces together."""
@@ -123,14 +125,14 @@ class Collected:
             text=text,
             reasoning=reasoning + inline,
             refusal=refusal,
-            finish_reason=self.finish_reason,
-            native_finish_reason=self.native_finish_reason,
+            finish_reason=_clean(self.finish_reason),
+            native_finish_reason=_clean(self.native_finish_reason),
             usage=self.usage,
             logprobs=None if self.logprobs_broken or self.logprobs is None else tuple(self.logprobs),
             timings=self.timings,
             model=self.model,
             response_id=self.response_id,
-            fingerprint=self.fingerprint,
+            fingerprint=_clean(self.fingerprint),
             provider=self.provider,
             error=self.error,
             streamed=self.streamed,
@@ -157,6 +159,10 @@ class Collected:
         if self.completion:
             return "empty"
         return "malformed"
+
+
+def _clean(name: str | None) -> str | None:
+    return None if name is None else clean(name)
 
 
 def missing(exchange: Exchange) -> Reading:

@@ -1,6 +1,5 @@
 """Undoes the content coding of a body (RFC 9110 §8.4): bytes or a problem, never an exception, never over a limit."""
 
-import io
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -17,6 +16,7 @@ _CODINGS = 4
 """Codings on top of each other; more is an attack."""
 
 _STEP = 64 * 1024
+_FIRST_STEP = 512
 
 
 class Decoded(NamedTuple):
@@ -71,13 +71,14 @@ def _inflate(body: bytes, window: int) -> Iterator[bytes]:
     # A gzip body may have several members (RFC 1952 §2.2); what follows the last one is padding.
     start = 0
     while start < len(body):
-        machine, place = zlib.decompressobj(window), start
+        machine, place, size = zlib.decompressobj(window), start, _FIRST_STEP
         while not machine.eof:
             step = machine.unconsumed_tail
             if not step:
-                # In steps: the unread tail is copied each time, which is quadratic over a large body.
-                step = body[place : place + _STEP]
-                place += len(step)
+                # In steps: the unread tail is copied each time, which is quadratic over a large body. The first one
+                # is small: what a member does not use is copied as well, and there may be thousands of members.
+                step = body[place : place + size]
+                place, size = place + len(step), min(2 * size, _STEP)
             piece = machine.decompress(step, _STEP)
             if not piece and not step and not machine.eof:
                 raise EOFError("it ends early")
@@ -113,16 +114,16 @@ def _brotli(body: bytes) -> Iterator[bytes]:
 def _zstd(body: bytes) -> Iterator[bytes]:
     # RFC 8878 §3.1.1.1.2 advises at least 8 MiB of window; browsers take as much for HTTP and no more.
     machine = zstandard.ZstdDecompressor(max_window_size=2**23)
-    rest = body
-    while rest:
+    place = 0
+    while place < len(body):
         frame = machine.decompressobj(read_across_frames=False)
-        source = io.BytesIO(rest)
         while not frame.eof:
-            step = source.read(_ZSTD_STEP)
+            step = body[place : place + _ZSTD_STEP]
             if not step:
                 raise EOFError("it ends early")
+            place += len(step)
             yield frame.decompress(step)
-        rest = frame.unused_data + source.read()
+        place -= len(frame.unused_data)
 
 
 _ZSTD_STEP = 512

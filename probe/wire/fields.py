@@ -8,6 +8,9 @@ from typing import Any
 _PROBLEMS = 20
 """Sentences kept per response; a broken stream repeats itself."""
 
+DEEPEST = 200
+"""Levels of a JSON value. Parsers take thousands, and then whatever walks the value overflows the stack."""
+
 
 class Problems:
     """Collects sentences about what could not be read, each once."""
@@ -17,6 +20,7 @@ class Problems:
 
     def add(self, sentence: str) -> None:
         """Add a sentence; beyond a number of them the rest is dropped."""
+        sentence = clean(sentence)
         if sentence not in self._sentences and len(self._sentences) < _PROBLEMS:
             self._sentences.append(sentence)
 
@@ -30,13 +34,27 @@ class NotJson(ValueError):  # noqa: N818 - caught next to where it is raised
 
 
 def parse(text: str) -> Any:
-    """Parse JSON. Raises ``NotJson``, also for nesting too deep to parse and for numbers too long."""
+    """Parse JSON. Raises ``NotJson``, also for nesting deeper than ``DEEPEST`` and for numbers too long."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError:
         raise NotJson("nested too deeply") from None
     except ValueError as error:
         raise NotJson(str(error)) from None
+    # Most texts have too few brackets to be deep, and counting them costs nothing.
+    if text.count("[") + text.count("{") > DEEPEST and _is_deep(value):
+        raise NotJson("nested too deeply")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEEPEST):
+        inner = [entry for entries in level for entry in (entries.values() if isinstance(entries, dict) else entries)]
+        level = [entry for entry in inner if isinstance(entry, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def clean(text: str) -> str:

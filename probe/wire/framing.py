@@ -35,7 +35,7 @@ class JsonLine:
 
 
 class _Lines:
-    """Splits a byte stream into lines; ``breaks`` finds the single byte that ends one."""
+    """Splits a byte stream into lines; ``breaks`` finds what ends one. Blank lines in a row are given once."""
 
     def __init__(self, breaks: re.Pattern[bytes]) -> None:
         self._breaks = breaks
@@ -43,26 +43,28 @@ class _Lines:
         self._scanned = 0
         self._offset = 0
         self._skip_lf = False
+        self._blank = False
 
     def feed(self, data: bytes) -> list[tuple[bytes, int]]:
         """Return the lines that ``data`` completes, each with the stream's length at the end of its terminator."""
+        if not data:
+            return []
         self._rest += data
         lines = []
         start = 0
-        while True:
-            # The LF of a CRLF belongs to the line that the CR has ended already, even if it comes in the next chunk.
-            if self._skip_lf and start < len(self._rest):
-                start += self._rest[start] == 0x0A
-                self._skip_lf = False
-            found = self._breaks.search(self._rest, max(start, self._scanned))
-            if found is None:
-                break
-            at = found.start()
-            lines.append((bytes(self._rest[start:at]), self._offset + at + 1))
-            self._skip_lf = self._rest[at] == 0x0D
-            start = at + 1
-        del self._rest[:start]
+        # The LF of a CRLF belongs to the line that the CR has ended already, even if it comes in the next chunk.
+        if self._skip_lf and self._rest[0] == 0x0A:
+            start = 1
+        for found in self._breaks.finditer(self._rest, max(start, self._scanned)):
+            at, after = found.span()
+            # Of blank lines in a row only the first says anything.
+            if at > start or not self._blank:
+                lines.append((bytes(self._rest[start:at]), self._offset + at + 1))
+                self._blank = at == start
+            start = after
+        self._skip_lf = start == len(self._rest) and self._rest[start - 1] == 0x0D
         self._offset += start
+        del self._rest[:start]
         self._scanned = len(self._rest)
         return lines
 
@@ -80,7 +82,7 @@ class SseParser:
 
     def __init__(self) -> None:
         self.comments: list[str] = []
-        self._lines = _Lines(re.compile(rb"[\r\n]"))
+        self._lines = _Lines(re.compile(rb"\r\n?|\n"))
         self._first = True
         self._name = ""
         self._data: list[str] = []

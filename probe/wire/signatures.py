@@ -3,15 +3,21 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from jmespath.exceptions import JMESPathError
 
-from probe.wire.backend import Author, Backend, Confidence, JsonCondition, Layer, Mechanism, Signature
+from probe.wire.backend import Author, Backend, Canned, Confidence, JsonCondition, Layer, Mechanism, Signature
 from probe.wire.content import decoded_body, header
 from probe.wire.fields import NotJson, clean, parse, table
+from probe.wire.paths import keys_of
 from probe.wire.values import Exchange, Reading
+
+CANNED = "canned:"
+"""Prefix of the ``signature`` of a match that is a known text, and no declaration."""
 
 EXHIBIT_CHARS = 240
 """Characters of one value that an exhibit shows."""
@@ -19,11 +25,28 @@ EXHIBIT_CHARS = 240
 _SEARCHED = 20_000
 """Characters of one value that a pattern is searched in; what matters stands at the beginning of error messages."""
 
-_DEPTH = 8
+_LONGEST = 1_000
+"""Characters of an answer that is compared with canned texts; all of them are shorter."""
+
+_DEPTH = 24
 """Levels at which JSON inside an error's strings is looked for: gateways wrap each other's errors."""
 
+_PASSED_ON = frozenset(
+    {"error", "errors", "message", "msg", "detail", "details", "metadata", "raw", "innererror", "inner_error"}
+    | {"provider_specific_fields", "previous_errors"}
+)
+"""Keys of an error under which gateways pass on what an upstream said. Others may hold what a user or a model wrote:
+OpenRouter's ``flagged_input``, Groq's ``failed_generation``, the ``input`` of FastAPI's validation errors."""
+
+_LITELLM = re.compile(r"litellm\.[\w.: ]*Exception(?: -|:) (?:b['\"])?(?=\{)")
+"""How LiteLLM begins a message that ends with the upstream's body."""
+
 _PLAIN = frozenset({"id", "object", "created", "model", "choices", "provider", "system_fingerprint", "service_tier"})
-_PLAIN_CHOICE = frozenset({"index", "delta", "finish_reason", "native_finish_reason", "logprobs", "matched_stop"})
+_PLAIN_CHOICE = frozenset({"index", "delta", "finish_reason", "native_finish_reason", "logprobs", "matched_stop"}) | {
+    "content_filter_results",
+    "content_filter_offsets",
+}
+_PLAIN_LINE = frozenset({"model", "created_at", "message", "done", "logprobs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +70,17 @@ class Match:
 
 
 def match_signatures(backend: Backend, exchange: Exchange, reading: Reading) -> tuple[Match, ...]:
-    """Return all signatures that hold, in the order of the backend's file: the more telling ones come first there."""
-    if not backend.signatures or exchange.status is None:
+    """Return all signatures that hold, in the order of the backend's file: the more telling ones come first there.
+
+    Last come the canned texts that the answer is or ends with. Nothing is known of their author: models write such
+    sentences as well.
+    """
+    if exchange.status is None or not (backend.signatures or backend.canned):
         return ()
     view = _View(exchange, reading)
-    return tuple(match for signature in backend.signatures if (match := _match(signature, view)) is not None)
+    possible = backend.signatures_for(view.keys) if backend.signatures else ()
+    found = [match for signature in possible if (match := _match(signature, view)) is not None]
+    return (*found, *_canned(backend.canned, reading.text))
 
 
 class _View:
@@ -60,15 +89,25 @@ class _View:
     def __init__(self, exchange: Exchange, reading: Reading) -> None:
         self.exchange = exchange
         self.reading = reading
-        self._documents: list[Any] | None = None
+        self.has_text = bool(reading.text.strip())
+        self._documents: list[_Document] | None = None
+        self._keys: frozenset[str] | None = None
         self._body: str | None = None
 
     @property
-    def documents(self) -> list[Any]:
+    def documents(self) -> "list[_Document]":
         """The documents that can tell something, and those inside their errors."""
         if self._documents is None:
-            self._documents = [found for document in _telling(self.reading.documents) for found in _opened(document)]
+            telling = _telling(self.reading.documents)
+            self._documents = [_Document(found) for document in telling for found in _opened(document)]
         return self._documents
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of all documents together."""
+        if self._keys is None:
+            self._keys = frozenset[str]().union(*(document.keys for document in self.documents))
+        return self._keys
 
     @property
     def body(self) -> str:
@@ -77,6 +116,27 @@ class _View:
             data = decoded_body(self.exchange).data
             self._body = data[: 4 * _SEARCHED].decode("utf-8", "replace")[:_SEARCHED]
         return self._body
+
+
+class _Document:
+    """One document, with its keys and what was found in it: many signatures ask for the same paths."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+        self.keys = keys_of(value)
+        self._found: dict[str, list[Any]] = {}
+
+    def found(self, condition: JsonCondition) -> list[Any]:
+        """Return the values at the condition's path."""
+        known = self._found.get(condition.path)
+        if known is None:
+            try:
+                value = condition.search(self._value)
+            except JMESPathError:
+                value = None  # a function met a type that it does not take
+            entries = value if isinstance(value, list) else [value]
+            known = self._found[condition.path] = [entry for entry in entries if entry is not None]
+        return known
 
 
 class _Findings:
@@ -100,12 +160,13 @@ class _Findings:
 
 
 def _match(signature: Signature, view: _View) -> Match | None:
+    # The cheap conditions first: most responses carry nothing.
+    if not _state_holds(signature, view):
+        return None
     findings = _Findings()
     findings.exhibit.append(f"HTTP {view.exchange.status}")
-    # The cheap conditions first: most responses carry nothing.
     if not (
-        _state_holds(signature, view)
-        and _headers_hold(signature, view, findings)
+        _headers_hold(signature, view, findings)
         and _stream_holds(signature, view, findings)
         and (signature.body is None or findings.search(signature.body, "", view.body))
         and (not signature.json or _any_document(signature.json, view.documents, findings))
@@ -113,7 +174,7 @@ def _match(signature: Signature, view: _View) -> Match | None:
         return None
     return Match(
         signature=signature.id,
-        mechanism=signature.mechanism,
+        mechanism=(signature.with_text if view.has_text else None) or signature.mechanism,
         layer=signature.layer,
         author="unknown" if signature.confidence == "unconfirmed" else signature.author,
         sentence=signature.sentence,
@@ -127,7 +188,7 @@ def _match(signature: Signature, view: _View) -> Match | None:
 def _state_holds(signature: Signature, view: _View) -> bool:
     if signature.status and view.exchange.status not in signature.status:
         return False
-    return signature.text is None or bool(view.reading.text.strip()) == (signature.text == "some")
+    return signature.text is None or view.has_text == (signature.text == "some")
 
 
 def _headers_hold(signature: Signature, view: _View, findings: _Findings) -> bool:
@@ -142,8 +203,10 @@ def _stream_holds(signature: Signature, view: _View, findings: _Findings) -> boo
     return event is None or any(findings.search(event, "event: ", name) for name in view.reading.events)
 
 
-def _any_document(conditions: tuple[JsonCondition, ...], documents: Iterable[Any], findings: _Findings) -> bool:
+def _any_document(conditions: tuple[JsonCondition, ...], documents: Iterable[_Document], findings: _Findings) -> bool:
     for document in documents:
+        if not all(condition.may_hold(document.keys) for condition in conditions):
+            continue
         trial = _Findings()
         if all(_holds(condition, document, trial) for condition in conditions):
             findings.exhibit += trial.exhibit
@@ -152,20 +215,43 @@ def _any_document(conditions: tuple[JsonCondition, ...], documents: Iterable[Any
     return False
 
 
-def _holds(condition: JsonCondition, document: Any, findings: _Findings) -> bool:
-    try:
-        value = condition.search(document)
-    except JMESPathError:
-        return False  # a function met a type that it does not take
+def _holds(condition: JsonCondition, document: _Document, findings: _Findings) -> bool:
     return any(
         findings.search(condition.pattern, f"{condition.path} = ", entry if isinstance(entry, str) else _compact(entry))
-        for entry in (value if isinstance(value, list) else [value])
-        if entry is not None
+        for entry in document.found(condition)
     )
 
 
 def _compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _words(text: str) -> str:
+    """Return a text as copies of it are recognised: without the last full stop, which relays add and drop."""
+    return " ".join(text.split()).rstrip(".。")
+
+
+_known_words = cache(_words)
+
+
+def _canned(known: Iterable[Canned], text: str) -> Iterator[Match]:
+    said, short = _words(text[-_LONGEST:]), len(text) <= _LONGEST
+    for entry in known:
+        words = _known_words(entry.text)
+        if not ((short and said == words) or (entry.place == "end" and said.endswith(words))):
+            continue
+        where = "The text is" if entry.place == "whole" else "The text ends with"
+        status = "documented" if entry.confidence == "primary" else "known"
+        yield Match(
+            signature=f"{CANNED}{entry.text}",
+            mechanism="injected_text",
+            layer="unknown",
+            author="unknown",
+            sentence=f"{where} the {status} message of {entry.by}.",
+            exhibit=entry.text,
+            source=entry.source,
+            confidence=entry.confidence,
+        )
 
 
 def _telling(documents: tuple[Any, ...]) -> Iterator[Any]:
@@ -176,29 +262,53 @@ def _telling(documents: tuple[Any, ...]) -> Iterator[Any]:
 
 
 def _is_plain(document: Any) -> bool:
-    choices = table(document).get("choices")
+    """Whether a piece of a stream states nothing but text; OpenAI's and Ollama's forms."""
+    if not isinstance(document, dict):
+        return False
+    choices = document.get("choices")
+    if choices is None:
+        return document.get("done") is False and document.keys() <= _PLAIN_LINE
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         return False
     choice = choices[0]
+    if choice.get("finish_reason") or table(choice.get("delta")).get("refusal"):
+        return False
     # Keys first: in a plain piece everything else is empty.
-    return _stated(document) <= _PLAIN and _stated(choice) <= _PLAIN_CHOICE and not choice.get("finish_reason")
+    return _stated(document, _PLAIN) and _stated(choice, _PLAIN_CHOICE) and _unfiltered(choice)
 
 
-def _stated(values: Mapping[str, Any]) -> set[str]:
-    return {key for key, value in values.items() if value is not None}
+def _unfiltered(choice: Mapping[str, Any]) -> bool:
+    """Whether the annotations that Azure adds to every piece say that nothing was found."""
+    results = choice.get("content_filter_results")
+    return not results or (
+        isinstance(results, dict)
+        and all(
+            isinstance(entry, dict) and not (entry.get("filtered") or entry.get("detected"))
+            for entry in results.values()
+        )
+    )
+
+
+def _stated(values: Mapping[str, Any], plain: AbstractSet[str]) -> bool:
+    """Whether nothing but what is plain has a value."""
+    return values.keys() <= plain or all(values[key] is None for key in values.keys() - plain)
 
 
 def _opened(document: Any) -> Iterator[Any]:
     """Yield a document, and every object or JSON text inside its error, as documents of their own.
 
-    Only errors are opened: a model may write JSON that looks like somebody's error.
+    Only errors are opened, and in them only what upstreams say: users and models may write JSON that looks like
+    somebody's error.
     """
     yield document
     fields = table(document)
     choices = fields.get("choices")
-    errors = [fields.get("error")]
+    errors = [fields.get("error"), fields.get("errors")]
     if isinstance(choices, list):
         errors += [table(choice).get("error") for choice in choices[:1]]
+    else:
+        # Databricks' {"error_code", "message"} and FastAPI's {"detail"}.
+        errors += [fields.get(key) for key in ("message", "detail") if not table(fields.get(key)).get("role")]
     for error in errors:
         yield from _inside(error, _DEPTH)
 
@@ -206,16 +316,30 @@ def _opened(document: Any) -> Iterator[Any]:
 def _inside(value: Any, depth: int) -> Iterator[Any]:
     if depth == 0:
         return
-    if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
-        try:
-            inner = parse(value)
-        except NotJson:
-            return
-        yield from (entry for entry in (inner if isinstance(inner, list) else [inner]) if isinstance(entry, dict))
-        yield from _inside(inner, depth - 1)
+    if isinstance(value, str):
+        yield from _inside(_wrapped(value), depth - 1)
     elif isinstance(value, dict):
-        for entry in value.values():
-            yield from _inside(entry, depth - 1)
+        yield value
+        for key, entry in value.items():
+            if key in _PASSED_ON:
+                yield from _inside(entry, depth - 1)
     elif isinstance(value, list):
         for entry in value:
             yield from _inside(entry, depth - 1)
+
+
+def _wrapped(text: str) -> Any:
+    """Return the JSON that a text of an error is, or that it ends with in LiteLLM's manner; ``None`` without any."""
+    if text.lstrip()[:1] in {"{", "["}:
+        try:
+            return parse(text)
+        except NotJson:
+            return None
+    found = _LITELLM.match(text)
+    if found is None:
+        return None
+    try:
+        # LiteLLM adds words of its own after the body.
+        return json.JSONDecoder().raw_decode(text, found.end())[0]
+    except (ValueError, RecursionError):
+        return None

@@ -7,13 +7,14 @@ documents and recordings that the signatures name as their sources; the texts ar
 
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from probe.resources import data_folder
-from probe.wire.backend import Signature
+from probe.wire.backend import Canned, Signature
 from probe.wire.catalogue import backend_names, load_backend
 from probe.wire.dialects import dialect
 from probe.wire.signatures import Match, match_signatures
@@ -65,7 +66,8 @@ def test_every_signature_has_samples_and_near_misses(part: str, name: str) -> No
     found = sample(part, name)
     assert set(found) == {"matches", "near_misses"}
     assert found["matches"]
-    assert found["near_misses"]
+    # A wrong accusation is the worst fault, so two ways to be wrong are shown at least.
+    assert len(found["near_misses"]) >= 2
 
 
 def test_there_are_no_samples_without_a_signature() -> None:
@@ -82,8 +84,9 @@ def test_samples_match(name: str, signature: Signature) -> None:
         found = matches(name, exchange_of(entry))
         assert signature.id in found, entry
         match = found[signature.id]
-        assert match.exhibit.startswith(f"HTTP {entry['status']}\n")
-        assert (match.mechanism, match.layer) == (signature.mechanism, signature.layer)
+        assert match.exhibit.split("\n")[0] == f"HTTP {entry['status']}"
+        assert match.layer == signature.layer
+        assert match.mechanism in {signature.mechanism, signature.with_text}
 
 
 @pytest.mark.parametrize(("name", "signature"), PAIRS, ids=lambda value: getattr(value, "id", value))
@@ -103,9 +106,154 @@ def test_a_model_that_quotes_every_sample_is_not_taken_for_a_platform(name: str)
             assert matches(name, make_exchange(response_body=body, response_headers=SSE)) == {}
 
 
+ECHOES: dict[str, Callable[[Any, str], Any]] = {
+    "message": lambda _, text: {"error": {"message": f"Invalid value: {text}", "code": "invalid_value"}},
+    "openrouter": lambda _, text: {"error": {"message": "No.", "metadata": {"flagged_input": text}}},
+    "groq": lambda _, text: {"error": {"message": "Bad call.", "failed_generation": text, "code": "tool_use_failed"}},
+    "fastapi": lambda body, _: {"detail": [{"loc": ["body"], "msg": "Not valid", "type": "string", "input": body}]},
+    "fastapi-text": lambda _, text: {"detail": [{"loc": ["body"], "msg": "Not valid", "input": text}], "body": text},
+    "raw": lambda body, text: {
+        "error": {
+            "message": "Provider returned error",
+            "metadata": {"raw": json.dumps({"error": {"message": f"Bad: {text}", "param": text, "value": body}})},
+        }
+    },
+    "litellm": lambda _, text: {"error": {"message": f"litellm.BadRequestError: OpenAIException - Bad value {text}"}},
+    "wrapped": lambda _, text: {"error": text.join(["Bad value: ", ""]), "input": text},
+}
+"""Errors that show what a user or a model wrote: the texts and values of a sample, where servers echo them."""
+
+ORDINARY: dict[str, Any] = {
+    "auth": {"error": {"message": "Incorrect API key provided: sk-…", "code": "invalid_api_key", "type": "auth_error"}},
+    "forbidden": {"error": {"message": "You do not have access to this model.", "code": 403, "type": "forbidden"}},
+    "rate": {"error": {"message": "Rate limit exceeded: 20 requests per minute", "code": "rate_limit_exceeded"}},
+    "quota": {"error": {"message": "You exceeded your current quota.", "code": "insufficient_quota"}},
+    "context": {"error": {"message": "This model's maximum context is 8192 tokens", "code": "context_length_exceeded"}},
+    "parameter": {
+        "error": {"message": "Unsupported parameter: top_k", "code": "unsupported_parameter", "param": "top_k"}
+    },
+    "kong": {"error": {"message": "bad request"}},
+    "overloaded": {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+    "siliconflow": {"code": 20012, "message": "Model does not exist", "data": None},
+    "zod": {"success": False, "error": {"name": "ZodError", "message": '[{"code": "invalid_type", "path": ["a"]}]'}},
+    "minimax": {"base_resp": {"status_code": 1002, "status_msg": "rate limit"}, "input_sensitive": False},
+    "detail": {"detail": "Not Found"},
+    "region": {"error": {"code": 403, "message": "No.", "availability": {"code": "region_restricted"}}},
+    "waf": "<!doctype html><title>Attention Required! | Cloudflare</title><h1>Sorry, you have been blocked</h1>",
+    "waf-2": "<html><head><title>403 Forbidden</title></head><body>Request blocked. Reference #18.2f</body></html>",
+    "text": "upstream connect error or disconnect/reset before headers",
+}
+
+
+def authors(backend: str, status: int, body: Any) -> set[str]:
+    return {match.author for match in matches(backend, make_exchange(status=status, response_body=body)).values()}
+
+
+@pytest.mark.parametrize("kind", ECHOES)
+@pytest.mark.parametrize("name", ["openai", "openrouter"])
+def test_what_an_error_echoes_accuses_nobody(name: str, kind: str) -> None:
+    for part, signature in SIGNATURES:
+        for entry in sample(part, signature)["matches"]:
+            for body in [entry["body"]] if "body" in entry else entry["events"]:
+                echo = ECHOES[kind](body, json.dumps(body, ensure_ascii=False))
+                assert authors(name, max(entry["status"], 400), echo) <= {"unknown"}, signature
+                assert authors(name, 200, echo) <= {"unknown"}, signature
+
+
+CUTTING = [(name, signature) for name, signature in PAIRS if signature.with_text]
+
+
+@pytest.mark.parametrize(("name", "signature"), CUTTING, ids=lambda value: getattr(value, "id", value))
+def test_what_ends_an_answer_after_some_text_cut_it(name: str, signature: Signature) -> None:
+    """The same sample as an event: alone it is a block, after a piece of text it is a cut."""
+    found = set()
+    for entry in sample(part_of(signature), signature.id)["matches"]:
+        for event in [entry["body"]] if "body" in entry else entry["events"]:
+            for before in ([], [delta("The first words")]):
+                exchange = make_exchange(response_body=sse(*before, event), response_headers=SSE)
+                match = matches(name, exchange).get(signature.id)
+                if match is not None and match.author == "platform":
+                    found.add((bool(before), match.mechanism))
+    assert (True, "cut_stream") in found
+    assert (True, "declared_block") not in found
+
+
+def texts_in(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    entries = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for entry in entries for text in texts_in(entry)]
+
+
+@pytest.mark.parametrize("name", ["openai", "openrouter"])
+def test_the_words_of_a_block_in_a_prompt_that_is_echoed_accuse_nobody(name: str) -> None:
+    samples = [entry for part, s in SIGNATURES for entry in sample(part, s)["matches"]]
+    for status, text in {(entry["status"], text) for entry in samples for text in texts_in(entry) if " " in text}:
+        for words in (f"Invalid prompt: {text}", f'The value "{text}" is too long.'):
+            body = {"error": {"message": words, "type": "invalid_request_error", "code": "invalid_value"}}
+            assert authors(name, status, body) <= {"unknown"}, text
+            assert authors(name, status, {"message": words, "detail": words}) <= {"unknown"}, text
+
+
+@pytest.mark.parametrize("kind", ORDINARY)
+@pytest.mark.parametrize("name", ["openai", "openrouter"])
+def test_ordinary_errors_are_no_blocks(name: str, kind: str) -> None:
+    statuses = {entry["status"] for part, s in SIGNATURES for entry in sample(part, s)["matches"]}
+    for status in sorted(statuses | {401, 402, 404, 408, 429, 500, 502, 503, 529}):
+        # Portkey's 446 and 246 need its own fields; HTTP 451 is reported and accuses nobody.
+        assert authors(name, status, ORDINARY[kind]) <= ({"unknown"} if status == 451 else set()), status
+
+
+def test_gateways_wrap_each_other_many_times() -> None:
+    """Nested error strings: OpenRouter around OpenRouter around LiteLLM around the host's own words."""
+    for part, name in SIGNATURES:
+        for entry in sample(part, name)["matches"]:
+            if part != "upstreams" or entry["status"] < 400 or "error" not in entry.get("body", {}):
+                continue
+            inner = json.dumps(entry["body"], ensure_ascii=False)
+            if name not in {"http-451", "azure-prompt-annotation"}:  # their status is part of them
+                for _ in range(3):
+                    inner = json.dumps({"error": {"message": "Provider returned error", "metadata": {"raw": inner}}})
+                body = {"error": {"message": f"litellm.BadRequestError: OpenAIException - {inner}. Received Model=x"}}
+                assert name in matches("openrouter", make_exchange(status=502, response_body=body)), name
+                stream = sse(delta("The first"), json.loads(inner))
+                if "text" not in raw_signature(name):
+                    assert name in matches("openai", make_exchange(response_body=stream, response_headers=SSE)), name
+
+
+def raw_signature(name: str) -> dict[str, Any]:
+    return next(
+        signature
+        for path in FILES
+        for signature in tomllib.loads(path.read_text(encoding="utf-8")).get("signatures", [])
+        if signature["id"] == name
+    )
+
+
 @pytest.mark.parametrize("name", ["llamacpp", "vllm", "ollama"])
 def test_local_servers_have_no_signatures(name: str) -> None:
     assert load_backend(name).signatures == ()
+
+
+CANNED = [(name, canned) for name in backend_names() for canned in load_backend(name).canned]
+
+
+@pytest.mark.parametrize(("name", "canned"), CANNED, ids=lambda value: getattr(value, "text", value)[:40])
+def test_canned_texts_are_mentioned_and_accuse_nobody(name: str, canned: Canned) -> None:
+    for text in (canned.text, f" {canned.text.rstrip('.')}\n"):
+        (found,) = matches(name, make_exchange(response_body=completion(text))).values()
+        assert (found.author, found.source) == ("unknown", canned.source)
+        assert canned.by in found.sentence
+    within = matches(name, make_exchange(response_body=completion(f"They said: {canned.text} Is that so?")))
+    assert within == {}
+    after = matches(name, make_exchange(response_body=completion(f"An answer.\n{canned.text}")))
+    assert bool(after) == (canned.place == "end")
+
+
+@pytest.mark.parametrize("text", ["I'm sorry, but I can't assist with that request.", "I can't help with that.", ""])
+def test_what_models_usually_say_is_not_canned(text: str) -> None:
+    for name in ("openai", "openrouter"):
+        assert matches(name, make_exchange(response_body=completion(text))) == {}
 
 
 def test_every_sentence_reads_as_one() -> None:

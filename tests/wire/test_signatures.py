@@ -1,3 +1,4 @@
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,117 @@ def test_what_a_model_writes_is_never_opened(tmp_path: Path) -> None:
     assert not match(which, completion(inner))
     assert not match(which, sse(delta(inner)), response_headers=SSE)
     assert not match(which, sse(delta(f"\n\ndata: {inner}\n\n")), response_headers=SSE)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "No.", "metadata": {"flagged_input": "INNER"}},
+        {"message": "No.", "failed_generation": "INNER"},
+        {"message": "No.", "input": {"error": {"type": "inner"}}},
+        {"message": "No.", "param": "INNER"},
+        {"message": "Bad value INNER"},
+        {"message": "litellm.BadRequestError: the value was INNER"},
+        {"details": [{"input": "INNER"}]},
+    ],
+)
+def test_what_an_error_echoes_is_never_opened(tmp_path: Path, error: dict[str, Any]) -> None:
+    which = backend(tmp_path, "json = { 'error.type' = '^inner$' }")
+    text = json.dumps({"error": error})
+    assert not match(which, text.replace("INNER", json.dumps('{"error": {"type": "inner"}}')[1:-1]), status=400)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": 'litellm.BadRequestError: XException - {"error": {"type": "inner"}}. Received Model=x'}},
+        {"error": {"message": 'litellm.APIError: APIError: XException - b\'{"error": {"type": "inner"}}\''}},
+        {"error": {"metadata": {"raw": {"error": {"type": "inner"}}}}},
+        {"error": {"metadata": {"previous_errors": [{"raw": '{"error": {"type": "inner"}}'}]}}},
+        {"error_code": "BAD_REQUEST", "message": '{"error": {"type": "inner"}}'},
+        {"detail": {"error": {"type": "inner"}}},
+        {"errors": [{"message": '{"error": {"type": "inner"}}'}]},
+    ],
+)
+def test_what_gateways_pass_on_is_opened(tmp_path: Path, body: dict[str, Any]) -> None:
+    assert match(backend(tmp_path, "json = { 'error.type' = '^inner$' }"), body, status=400)
+
+
+@pytest.mark.parametrize("tail", ["{", '{"a": ', "[" * 5000, "{}"])
+def test_broken_json_in_an_error_is_no_match(tmp_path: Path, tail: str) -> None:
+    which = backend(tmp_path, "json = { 'error.type' = '^inner$' }")
+    for message in (tail, f"litellm.BadRequestError: XException - {tail}"):
+        assert not match(which, {"error": {"message": message}}, status=400)
+
+
+def test_the_mechanism_may_depend_on_whether_text_came(tmp_path: Path) -> None:
+    which = backend(tmp_path, "with_text = 'cut_stream'\njson = { 'error.type' = '^inner$' }")
+    error = {"error": {"type": "inner"}}
+    (alone,) = match(which, sse(error), response_headers=SSE)
+    (after,) = match(which, sse(delta("Some words"), error), response_headers=SSE)
+    (blank,) = match(which, sse(delta(" \n"), error), response_headers=SSE)
+    assert (alone.mechanism, after.mechanism, blank.mechanism) == ("declared_block", "cut_stream", "declared_block")
+
+
+def test_an_event_between_pieces_of_text_is_seen(tmp_path: Path) -> None:
+    which = backend(tmp_path, "json = { 'error.type' = '^inner$' }")
+    pieces = sse(*(delta("word ") for _ in range(50)), done=False)
+    body = pieces + b'event: error\ndata: {"type":"error","error":{"type":"inner"}}\n\n' + pieces
+    assert match(which, body, response_headers=SSE)
+
+
+def test_annotations_on_every_piece_are_seen_only_where_they_say_something(tmp_path: Path) -> None:
+    which = backend(tmp_path, "json = { 'choices[0].content_filter_results.*[].filtered' = '^true$' }")
+    quiet = {"hate": {"filtered": False, "severity": "safe"}}
+    for results, seen in (
+        (quiet, False),
+        ({**quiet, "violence": {"filtered": True}}, True),
+        ({**quiet, "custom_blocklists": [{"id": "a", "filtered": True}]}, True),
+        ({**quiet, "error": {"code": "content_filter_error"}}, False),
+    ):
+        body = sse(*[delta("a", content_filter_results=quiet)] * 3, delta("b", content_filter_results=results))
+        assert bool(match(which, body, response_headers=SSE)) == seen, results
+
+
+CANNED = """
+[[canned]]
+text = "This was withheld."
+by = "a guard"
+source = "https://example.org"
+confidence = "primary"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "found"),
+    [
+        ("This was withheld.", "whole", True),
+        ("  This was\nwithheld", "whole", True),
+        ("Sorry. This was withheld.", "whole", False),
+        ("Sorry. This was withheld.", "end", True),
+        ("This was withheld. Sorry.", "end", False),
+        ("this was withheld.", "whole", False),
+        ("x" * 5000 + " This was withheld.", "whole", False),
+        ("x" * 5000 + " This was withheld.", "end", True),
+        ("", "whole", False),
+    ],
+)
+def test_canned_texts(tmp_path: Path, text: str, place: str, found: bool) -> None:
+    path = tmp_path / "test.toml"
+    path.write_text(f'{GOOD}{CANNED}place = "{place}"\n')
+    matches = match(read_backend(path), completion(text))
+    assert [m.signature for m in matches] == (["canned:This was withheld."] if found else [])
+    for one in matches:
+        assert (one.author, one.layer, one.confidence) == ("unknown", "unknown", "primary")
+        assert "the documented message of a guard." in one.sentence
+
+
+def test_a_server_that_invents_keys_fills_no_memory(tmp_path: Path) -> None:
+    which = backend(tmp_path, "json = { 'error.type' = '^inner$' }")
+    for number in range(1200):
+        assert match(which, {f"key{number}": 1}) == ()
+    assert len(which._by_keys) <= 500
+    assert match(which, {"error": {"type": "inner"}})
 
 
 def test_conditions_must_hold_in_one_document(tmp_path: Path) -> None:
