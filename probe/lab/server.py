@@ -2,21 +2,22 @@
 
 import asyncio
 import json
-import random
-import re
 import threading
+import time
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from probe.errors import ServeError
-from probe.lab.fronts import FRONTS, Front
-from probe.lab.log import Deed, LabEntry, LabLog
+from probe.lab.acting import Actor, Call
+from probe.lab.answer import Answer
+from probe.lab.chances import Chances
+from probe.lab.fronts import FRONTS, FrontSettings, lapse_of
+from probe.lab.log import LabLog
 from probe.lab.platform_spec import Platform
-from probe.lab.upstream import Piece, Upstream, UpstreamError
+from probe.lab.upstream import Upstream, UpstreamError
 from probe.lifecycle import Startable
 
 _SAMPLING = {
@@ -34,28 +35,36 @@ _SAMPLING = {
 }
 """Names that clients of the fronts use, and llama.cpp's names for them."""
 
-_CADENCE_S = 0.002
-"""Pause between the pieces of an injected text, about that of the embedded weights on two cores."""
-
 
 class LabServer(Startable):
     """One HTTP server for several platforms: ``/<platform>/v1/chat/completions`` or ``/<platform>/api/chat``.
 
-    ``upstream_url`` is the llama.cpp server that holds the weights; ``seed`` makes the platforms' draws repeatable.
+    ``upstreams`` are the addresses of the llama.cpp servers by the names that the platforms use, or one that is called
+    ``toy``. ``seed`` makes the platforms' draws repeatable. Raises ``ValueError`` for a name that is missing.
     """
 
-    def __init__(self, platforms: Sequence[Platform], upstream_url: str, model: str, *, seed: int = 0) -> None:
+    def __init__(
+        self, platforms: Sequence[Platform], upstreams: str | Mapping[str, str], model: str, *, seed: int = 0
+    ) -> None:
         self.log = LabLog()
         self.url = ""
         self._platforms = {platform.name: platform for platform in platforms}
-        self._chance = {name: random.Random(f"{seed}:{name}") for name in self._platforms}
-        self._upstream_url = upstream_url
+        self._urls = {"toy": upstreams} if isinstance(upstreams, str) else dict(upstreams)
+        for platform in platforms:
+            for name in (platform.upstream, platform.paraphraser):
+                if name is not None and name not in self._urls:
+                    raise ValueError(f"lab platform {platform.name!r}: there is no upstream {name!r}")
+        self._chances = {name: Chances(seed, name) for name in self._platforms}
+        self._fingerprints = {
+            name: f"fp_{chances.of_platform().of('fingerprint').getrandbits(40):010x}"
+            for name, chances in self._chances.items()
+        }
+        self._actors: dict[str, Actor] = {}
         self._model = model
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._ready = threading.Event()
-        self._upstream: Upstream | None = None
 
     def start(self) -> str:
         """Start listening on a free port; return ``http://127.0.0.1:PORT``."""
@@ -83,7 +92,13 @@ class LabServer(Startable):
         # A connection each: llama.cpp closes idle ones at the very moment at which they would be used again.
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=300), connector=connector) as session:
-            self._upstream = Upstream(self._upstream_url, session)
+            upstreams = {name: Upstream(url, session) for name, url in self._urls.items()}
+            self._actors = {
+                name: Actor(
+                    spec, upstreams, self.log, lapse_of(spec.front, self._chances[name].of_platform().of("lapse"))
+                )
+                for name, spec in self._platforms.items()
+            }
             runner = web.AppRunner(app, access_log=None)
             await runner.setup()
             site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -120,7 +135,9 @@ class LabServer(Startable):
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         platform = self._platform(request)
         try:
-            body = json.loads(await request.read())
+            raw = await request.read()
+            started = time.monotonic()
+            body = json.loads(raw)
             messages = [dict(message) for message in body["messages"]]
             model = str(body["model"])
         except (ValueError, TypeError, KeyError):
@@ -128,94 +145,24 @@ class LabServer(Startable):
         if model != self._model:
             return web.json_response({"error": {"message": f"model {model!r} not found", "code": 404}}, status=404)
         sampling = {_SAMPLING[k]: v for k, v in {**body, **(body.get("options") or {})}.items() if k in _SAMPLING}
-        stream = bool(body.get("stream", platform.front == "ollama"))
-        request_id = str(uuid.uuid4())
-        front = FRONTS[platform.front](model, "Lab")
-        answer = _Answer(request, front, stream, request_id)
-        users = [str(message.get("content", "")) for message in messages if message.get("role") == "user"]
-        acts = platform.screen is not None and platform.screen.matches(users, self._chance[platform.name])
-        if acts and platform.action == "declared_block":
-            self._note(request_id, platform, "declared_block")
-            return answer.blocked(users[-1])
-        if acts:
-            self._note(request_id, platform, "injected_text")
-            return await self._inject(platform, messages, answer)
-        if platform.hidden_system is not None:
-            messages.insert(0, {"role": "system", "content": platform.hidden_system})
-        self._note(request_id, platform, "prompt_rewrite" if platform.hidden_system else "none")
-        return await self._generate(messages, sampling, answer)
-
-    def _note(self, request_id: str, platform: Platform, deed: Deed) -> None:
-        wrote = deed in {"declared_block", "injected_text"}
-        self.log.add(LabEntry(request_id, platform.name, deed, "platform" if wrote else "model"))
-
-    async def _inject(
-        self, platform: Platform, messages: Sequence[Mapping[str, Any]], answer: "_Answer"
-    ) -> web.StreamResponse:
-        assert self._upstream is not None
-        text = self._chance[platform.name].choice(platform.texts)
-        prompt_tokens, completion_tokens = await self._upstream.count(messages, text)
-        for piece in re.findall(r"\s*\S+", text):
-            await answer.add(piece)
-            await asyncio.sleep(_CADENCE_S)
-        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
-        return await answer.finish(Piece("", "stop", usage))
-
-    async def _generate(
-        self, messages: Sequence[Mapping[str, Any]], sampling: Mapping[str, Any], answer: "_Answer"
-    ) -> web.StreamResponse:
-        assert self._upstream is not None
-        last = Piece("", "stop")
+        draws = self._chances[platform.name].of(messages, sampling)
+        settings = FrontSettings(
+            include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
+            fingerprint=self._fingerprints[platform.name],
+        )
+        answer = Answer(
+            request,
+            FRONTS[platform.front](model, settings),
+            stream=bool(body.get("stream", platform.front == "ollama")),
+            request_id=str(uuid.uuid4()),
+            buffered=platform.buffered,
+            jitter_s=platform.jitter_s,
+            chance=draws.of("jitter"),
+        )
+        call = Call(answer.request_id, model, messages, sampling, settings, answer, draws, started)
         try:
-            async for piece in self._upstream.generate(messages, sampling):
-                if piece.usage is not None:
-                    last = piece
-                else:
-                    await answer.add(piece.text)
+            return await self._actors[platform.name].handle(call)
         except UpstreamError as error:
-            return web.Response(status=error.status, text=error.body, content_type="application/json")
-        return await answer.finish(last)
-
-
-class _Answer:
-    """One answer under way: streamed piece by piece, or collected."""
-
-    def __init__(self, request: web.Request, front: Front, stream: bool, request_id: str) -> None:
-        self._request = request
-        self._front = front
-        self._stream = stream
-        self._headers = {"x-request-id": request_id}
-        self._text: list[str] = []
-        self._response: web.StreamResponse | None = None
-
-    async def add(self, text: str) -> None:
-        """Send or keep a piece of text."""
-        if self._stream:
-            response = await self._open()
-            await response.write(self._front.piece(text))
-        else:
-            self._text.append(text)
-
-    async def finish(self, last: Piece) -> web.StreamResponse:
-        """End the answer."""
-        if self._stream:
-            response = await self._open()
-            await response.write(self._front.end(last))
-            await response.write_eof()
-            return response
-        headers = {**self._headers, "content-type": self._front.json_type}
-        return web.Response(body=self._front.whole("".join(self._text), last), headers=headers)
-
-    def blocked(self, flagged: str) -> web.Response:
-        """Answer a declared block."""
-        status, body = self._front.block(flagged)
-        return web.Response(status=status, body=body, headers={**self._headers, "content-type": "application/json"})
-
-    async def _open(self) -> web.StreamResponse:
-        if self._response is None:
-            self._response = web.StreamResponse(headers={**self._headers, "content-type": self._front.stream_type})
-            await self._response.prepare(self._request)
-            start = self._front.begin()
-            if start:
-                await self._response.write(start)
-        return self._response
+            return await answer.whole(error.status, error.body.encode())
+        except aiohttp.ClientError:
+            return await answer.whole(502, b'{"error":{"message":"upstream is not there","code":502}}')

@@ -1,23 +1,33 @@
 """The local server behind a lab platform: llama.cpp's HTTP interface."""
 
+import asyncio
+import codecs
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 
 from probe.wire.framing import SseParser
 
+Messages = Sequence[Mapping[str, Any]]
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One piece of a generated answer; the last one carries the finish reason, the usage and the timings."""
+    """One piece of a generated answer; the last one carries the finish reason, the usage and the timings.
+
+    ``at`` is when it arrived, on the monotonic clock in seconds.
+    """
 
     text: str
     finish_reason: str | None = None
     usage: Mapping[str, Any] | None = None
     timings: Mapping[str, Any] | None = None
+    at: float = field(default_factory=time.monotonic)
 
 
 class UpstreamError(Exception):
@@ -35,37 +45,84 @@ class Upstream:
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self._url = url
         self._session = session
+        self._split: dict[str, tuple[str, ...]] = {}
 
-    async def generate(
-        self, messages: Sequence[Mapping[str, Any]], sampling: Mapping[str, Any]
-    ) -> AsyncIterator[Piece]:
-        """Yield the pieces of an answer as they are generated; the very last piece has ``usage``."""
-        body = {**sampling, "messages": list(messages), "stream": True, "stream_options": {"include_usage": True}}
+    async def generate(self, messages: Messages, sampling: Mapping[str, Any]) -> AsyncGenerator[Piece]:
+        """Yield the pieces of an answer as they are generated; the very last piece has ``usage``.
+
+        Arrivals are noted whether or not the consumer is ready for them. Close the iterator to end the generation.
+        """
+        arrived: asyncio.Queue[Piece | Exception | None] = asyncio.Queue()
+        reader = asyncio.create_task(self._read(messages, sampling, arrived))
+        try:
+            while (piece := await arrived.get()) is not None:
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+        finally:
+            reader.cancel()
+            with suppress(asyncio.CancelledError):
+                await reader
+
+    async def _read(
+        self, messages: Messages, sampling: Mapping[str, Any], arrived: "asyncio.Queue[Piece | Exception | None]"
+    ) -> None:
+        body = {
+            **sampling,
+            "messages": list(messages),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "timings_per_token": True,
+        }
         finish: str | None = None
-        async with self._session.post(f"{self._url}/v1/chat/completions", json=body) as response:
-            if response.status != 200:
-                raise UpstreamError(response.status, await response.text())
-            parser = SseParser()
-            async for data in response.content.iter_any():
-                for event in parser.feed(data):
-                    if event.data == "[DONE]":
-                        continue
-                    document = json.loads(event.data)
-                    choices = document.get("choices") or [{}]
-                    finish = choices[0].get("finish_reason") or finish
-                    text = (choices[0].get("delta") or {}).get("content") or ""
-                    if text:
-                        yield Piece(text)
-                    if document.get("usage"):
-                        yield Piece("", finish, document["usage"], document.get("timings"))
+        try:
+            async with self._session.post(f"{self._url}/v1/chat/completions", json=body) as response:
+                await _check(response)
+                parser = SseParser()
+                async for data in response.content.iter_any():
+                    for event in parser.feed(data):
+                        if event.data == "[DONE]":
+                            continue
+                        document = json.loads(event.data)
+                        choices = document.get("choices") or [{}]
+                        finish = choices[0].get("finish_reason") or finish
+                        text = (choices[0].get("delta") or {}).get("content") or ""
+                        if text:
+                            arrived.put_nowait(Piece(text, timings=document.get("timings")))
+                        if document.get("usage"):
+                            arrived.put_nowait(Piece("", finish, document["usage"], document.get("timings")))
+            arrived.put_nowait(None)
+        except (UpstreamError, aiohttp.ClientError, ValueError) as error:
+            arrived.put_nowait(error)
 
-    async def count(self, messages: Sequence[Mapping[str, Any]], text: str) -> tuple[int, int]:
-        """Return how many tokens this conversation and this text have, as an honest server would bill them."""
-        async with self._session.post(f"{self._url}/apply-template", json={"messages": list(messages)}) as response:
-            prompt = (await response.json())["prompt"]
-        counts = []
-        for content, special in ((prompt, True), (text, False)):
-            body = {"content": content, "add_special": special, "parse_special": special}
-            async with self._session.post(f"{self._url}/tokenize", json=body) as response:
-                counts.append(len((await response.json())["tokens"]))
-        return counts[0], counts[1] + 1  # the end token is billed too
+    async def count_prompt(self, messages: Messages) -> int:
+        """Return how many tokens this conversation has, as an honest server would bill it."""
+        prompt = (await self._ask("apply-template", {"messages": list(messages)}))["prompt"]
+        body = {"content": prompt, "add_special": True, "parse_special": True}
+        return len((await self._ask("tokenize", body))["tokens"])
+
+    async def split(self, text: str) -> tuple[str, ...]:
+        """Return the pieces in which this server would stream a text: one per token.
+
+        A token that ends within a character gives ``""``, and the piece after it the whole character: it is held back.
+        """
+        if text not in self._split:
+            body = {"content": text, "add_special": False, "parse_special": False, "with_pieces": True}
+            tokens = (await self._ask("tokenize", body))["tokens"]
+            # A piece that is not UTF-8 by itself comes as a list of bytes.
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            pieces = [token["piece"] for token in tokens]
+            self._split[text] = tuple(
+                decoder.decode(piece.encode() if isinstance(piece, str) else bytes(piece)) for piece in pieces
+            )
+        return self._split[text]
+
+    async def _ask(self, path: str, body: Mapping[str, Any]) -> Any:
+        async with self._session.post(f"{self._url}/{path}", json=body) as response:
+            await _check(response)
+            return await response.json()
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    if response.status != 200:
+        raise UpstreamError(response.status, await response.text())
