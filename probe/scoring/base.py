@@ -14,13 +14,14 @@ class TokenScore:
 
     ``logprob``: natural log of its probability. ``top``: logprobs of the most probable tokens, descending; the rest
     of the vocabulary shares the remaining mass. ``rank``: 1 for the most probable token, ``None`` where it lies below
-    ``top``.
+    ``top``. ``text``: what the token spells, where the server says so; a part of a character is U+FFFD.
     """
 
     token_id: int
     logprob: float
     top: tuple[float, ...]
     rank: int | None
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class TextScore:
 class Tokens(Protocol):
     """Counts and ids of tokens under the weights, as their own server makes them: template, special tokens and all.
 
-    Both methods raise ``ScoringError`` (one sentence) when the server cannot.
+    All methods raise ``ScoringError`` (one sentence) when the server cannot.
     """
 
     async def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
@@ -53,6 +54,14 @@ class Tokens(Protocol):
 
     async def text_ids(self, text: str) -> tuple[int, ...]:
         """Return the token ids of plain text; what looks like a special token in it is not one."""
+        ...
+
+    async def answer_ids(self, messages: Sequence[Message], text: str, reasoning: str) -> tuple[int, ...]:
+        """Return the token ids of what was generated after ``prompt_ids(messages)``, up to the end of ``text``.
+
+        ``reasoning`` stands where the chat template puts it, between the marks that the model writes; without any,
+        these are the ids of ``text``. A template that leaves the reasoning out raises.
+        """
         ...
 
 

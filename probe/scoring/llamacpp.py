@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from probe.errors import ScoringError
+from probe.scoring.answers import cut_answer
 from probe.scoring.base import TextScore, TokenScore
 from probe.traces.values import Message
 
@@ -67,20 +68,46 @@ class LlamaCppScorer:
 
     async def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Return the token ids of a conversation through the server's own chat template."""
-        body = {"messages": [{"role": m.role, "content": m.content} for m in messages]}
-        prompt = (await self._post("/apply-template", body)).get("prompt")
-        if not isinstance(prompt, str):
-            raise ScoringError(f"{self._url} does not apply its chat template: scoring needs a newer llama.cpp server.")
-        return await self._tokenize(prompt, special=True)
+        prompt = await self._rendered({"messages": [{"role": m.role, "content": m.content} for m in messages]})
+        return await self._tokenize(prompt, special=True, begins=True)
 
     async def text_ids(self, text: str) -> tuple[int, ...]:
         """Return the token ids of plain text."""
         if text not in self._texts:
-            self._texts[text] = await self._tokenize(text, special=False)
+            self._texts[text] = await self._tokenize(text, special=False, begins=False)
         return self._texts[text]
 
-    async def _tokenize(self, text: str, *, special: bool) -> tuple[int, ...]:
-        body = {"content": text, "add_special": special, "parse_special": special, "with_pieces": True}
+    async def answer_ids(self, messages: Sequence[Message], text: str, reasoning: str) -> tuple[int, ...]:
+        """Return the token ids of reasoning and text through the server's own chat template.
+
+        llama.cpp renders an assistant's message at the end as one that goes on (``tools/server/README.md``,
+        ``continue_final_message``); servers before May 2026 leave its reasoning out, which raises.
+        """
+        if not reasoning:
+            return await self.text_ids(text)
+        asked = [{"role": m.role, "content": m.content} for m in messages]
+        answer = {"role": "assistant", "content": text, "reasoning_content": reasoning}
+        prompt = await self._rendered({"messages": asked})
+        whole = await self._rendered(
+            {"messages": [*asked, answer], "continue_final_message": True, "add_generation_prompt": False}
+        )
+        pieces = cut_answer(prompt, whole, text, reasoning)
+        for plain in (pieces[1], text):
+            if await self._tokenize(plain, special=True, begins=False) != await self.text_ids(plain):
+                # It spells a special token, which the model wrote as plain text: piece by piece.
+                parts = [await self._tokenize(p, special=not i % 2, begins=False) for i, p in enumerate(pieces)]
+                return tuple(token for ids in parts for token in ids)
+        return await self._tokenize("".join(pieces), special=True, begins=False)
+
+    async def _rendered(self, body: dict[str, Any]) -> str:
+        prompt = (await self._post("/apply-template", body)).get("prompt")
+        if not isinstance(prompt, str):
+            raise ScoringError(f"{self._url} does not apply its chat template: scoring needs a newer llama.cpp server.")
+        return prompt
+
+    async def _tokenize(self, text: str, *, special: bool, begins: bool) -> tuple[int, ...]:
+        """Return ids. ``special``: what spells a special token is one; ``begins``: the text begins a sequence."""
+        body = {"content": text, "add_special": begins, "parse_special": special, "with_pieces": True}
         answer = await self._post("/tokenize", body)
         try:
             found = {int(token["id"]): token["piece"] for token in answer["tokens"]}
@@ -198,7 +225,16 @@ def _token(entry: dict[str, Any]) -> TokenScore:
     logprob, listed = _log(entry), entry["top_logprobs"]
     top = tuple(sorted((_log(item) for item in listed), reverse=True))
     seen = any(item["id"] == entry["id"] for item in listed)
-    return TokenScore(int(entry["id"]), logprob, top, 1 + sum(value > logprob for value in top) if seen else None)
+    rank = 1 + sum(value > logprob for value in top) if seen else None
+    return TokenScore(int(entry["id"]), logprob, top, rank, _spelling(entry))
+
+
+def _spelling(entry: dict[str, Any]) -> str:
+    """Return what a token spells; a part of a character comes as bytes and is no text of its own."""
+    said = entry.get("bytes")
+    if isinstance(said, list) and said:
+        return bytes(int(byte) % 256 for byte in said).decode("utf-8", "replace")
+    return str(entry.get("token") or "")
 
 
 def _log(item: dict[str, Any]) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from probe.errors import ScoringError
+from probe.scoring.answers import cut_answer
 from probe.scoring.base import TextScore, TokenScore
 from probe.traces.values import Message
 
@@ -92,6 +93,27 @@ class VllmScorer:
             self._texts[text] = await self._plain_ids(text)
         return self._texts[text]
 
+    async def answer_ids(self, messages: Sequence[Message], text: str, reasoning: str) -> tuple[int, ...]:
+        """Return the token ids of reasoning and text through the server's own chat template.
+
+        vLLM takes an assistant's ``reasoning`` and hands it to the template under both of its names (0.19 on:
+        ``chat_utils._parse_chat_message_content``); ``continue_final_message`` ends the rendering with the text.
+        """
+        if not reasoning:
+            return await self.text_ids(text)
+        for plain in (reasoning, text):
+            if (await self._tokenize(plain))[1]:
+                raise ScoringError("The answer spells special tokens that vLLM does not let be read as plain text.")
+        prompt = await self.prompt_ids(messages)
+        asked = [{"role": m.role, "content": m.content} for m in messages]
+        answer = {"role": "assistant", "content": text, "reasoning": reasoning, "reasoning_content": reasoning}
+        body = {"messages": [*asked, answer], "add_generation_prompt": False, "continue_final_message": True}
+        whole = _ids(await self._call("POST", "/tokenize", {"model": self._model, **body}))[0]
+        cut_answer(await self._text(prompt), await self._text(whole), text, reasoning)
+        if whole[: len(prompt)] != prompt:
+            raise ScoringError("The first words of the reasoning merge with the prompt's last token.")
+        return whole[len(prompt) :]
+
     async def score(self, prompt: Sequence[int], continuation: Sequence[int]) -> TextScore:
         """Score ``continuation`` given ``prompt``, token by token, in one request."""
         if not continuation:
@@ -131,7 +153,7 @@ class VllmScorer:
             raise ScoringError(f"{self._url} gives logits, not log-probabilities: start vLLM without --logprobs-mode.")
         # vLLM's own rank counts tokens of equal probability as better ones; ours goes with ``top``.
         rank = 1 + sum(value > logprob for value in top) if len(entry) <= self._top else None
-        return TokenScore(token, logprob, top, rank)
+        return TokenScore(token, logprob, top, rank, str(entry[str(token)].get("decoded_token") or ""))
 
     async def _ask_vocabulary(self) -> int:
         """Return the size: -1 asks for the whole vocabulary, and a server that refuses says how many that would be."""
@@ -152,6 +174,12 @@ class VllmScorer:
         if any(found for _, found in pieces):
             raise ScoringError("The text spells special tokens that vLLM does not let be read as plain text.")
         return tuple(token for ids, _ in pieces for token in ids)
+
+    async def _text(self, ids: Sequence[int]) -> str:
+        answer = await self._call("POST", "/detokenize", {"model": self._model, "tokens": list(ids)})
+        if not isinstance(answer.get("prompt"), str):
+            raise ScoringError(f"{self._url} does not turn tokens into text: is it a vLLM server?")
+        return str(answer["prompt"])
 
     async def _tokenize(self, text: str) -> tuple[tuple[int, ...], set[str]]:
         """Return token ids, and the spelling of the special tokens among them."""

@@ -2,9 +2,11 @@
 
 A score is packed as little-endian numbers and compressed: per token its id (u32), rank (u32, 0 where unknown), the
 number of top logprobs (u16) and its logprob (f64), all as columns one after the other (like compresses with like),
-then the top logprobs of all tokens (f64). Doubles, so that a cached score equals the fresh one to the last bit.
+then the top logprobs of all tokens (f64), then what the tokens spell as a JSON list; rows of earlier versions end
+before it, and their tokens spell nothing. Doubles, so that a cached score equals the fresh one to the last bit.
 """
 
+import json
 import struct
 from collections.abc import Sequence
 
@@ -36,6 +38,7 @@ def pack(score: TextScore) -> bytes:
             struct.pack(f"<{count}H", *(len(token.top) for token in tokens)),
             struct.pack(f"<{count}d", *(token.logprob for token in tokens)),
             struct.pack(f"<{len(tops)}d", *tops),
+            json.dumps([token.text for token in tokens]).encode() if any(token.text for token in tokens) else b"",
         )
     )
     return zstandard.ZstdCompressor().compress(raw)
@@ -53,13 +56,21 @@ def unpack(data: bytes, vocabulary: int) -> TextScore:
             at += struct.calcsize(f"<{count}{kind}")
         ids, ranks, lengths, logprobs = columns
         tops = struct.unpack_from(f"<{sum(lengths)}d", raw, at)
-    except (zstandard.ZstdError, struct.error) as error:
+        texts = _texts(raw[at + struct.calcsize(f"<{sum(lengths)}d") :], count)
+    except (zstandard.ZstdError, struct.error, ValueError) as error:
         raise StoreError(f"A cached score is damaged ({error}): clear the scores and make them again.") from error
     tokens, start = [], 0
-    for token_id, rank, length, logprob in zip(ids, ranks, lengths, logprobs, strict=True):
-        tokens.append(TokenScore(token_id, logprob, tops[start : start + length], rank or None))
+    for token_id, rank, length, logprob, text in zip(ids, ranks, lengths, logprobs, texts, strict=True):
+        tokens.append(TokenScore(token_id, logprob, tops[start : start + length], rank or None, text))
         start += length
     return TextScore(tuple(tokens), vocabulary)
+
+
+def _texts(data: bytes, count: int) -> list[str]:
+    texts = json.loads(data) if data else [""] * count
+    if not isinstance(texts, list) or len(texts) != count or not all(isinstance(text, str) for text in texts):
+        raise ValueError("texts that do not belong to the tokens")
+    return texts
 
 
 class ScoreTable(Session):

@@ -112,6 +112,8 @@ async def test_plain_text_stays_plain_text(url: str, scorer: LlamaCppScorer, tex
     assert plain.decode(list(ids)) == text
     score = await scorer.score(await scorer.prompt_ids(MESSAGES), ids)
     assert [token.token_id for token in score.tokens] == list(ids)
+    spelt = "".join(token.text for token in score.tokens)
+    assert spelt == text or ("\N{REPLACEMENT CHARACTER}" in spelt and not text.isascii())
     assert score.vocabulary == VOCABULARY
     assert score.logprob < 0 or not ids
 

@@ -87,6 +87,7 @@ async def test_a_recorded_answer_is_read(replay: tuple[Replay, str], scorer: Vll
     for token, entry in zip(score.tokens, recorded, strict=True):
         own = entry[str(token.token_id)]
         assert token.logprob == own["logprob"]
+        assert token.text == own["decoded_token"]
         assert len(token.top) == 3
         assert list(token.top) == sorted(token.top, reverse=True)
         assert token.rank == (own["rank"] if own["rank"] <= 3 else None)
@@ -240,3 +241,61 @@ async def test_vllm_and_llama_cpp_agree_on_a_text(real: VllmScorer) -> None:
                 assert [math.exp(v) for v in a.top] == pytest.approx([math.exp(v) for v in b.top], abs=1e-3)
                 assert a.rank == b.rank or (a.rank is None and b.rank == 20) or (b.rank is None and a.rank == 20)
         await other.aclose()
+
+
+THOUGHT = "The user wants the weather. "
+
+
+class Template:
+    """Stands for vLLM's endpoints with a template that marks reasoning; ``drops`` it, as some templates do."""
+
+    def __init__(self, replay: Replay, *, drops: bool = False) -> None:
+        self._tokenizer = Tokenizer.from_file(str(toy_model() / "tokenizer.json"))
+        self._drops = drops
+        replay.answers["/tokenize"] = self.tokenize
+        replay.answers["/detokenize"] = self.detokenize
+
+    def tokenize(self, asked: dict[str, Any]) -> tuple[int, Any]:
+        text = asked.get("prompt")
+        if text is None:
+            text = self.rendered(asked)
+        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        return 200, {"tokens": encoded.ids, "token_strs": encoded.tokens}
+
+    def detokenize(self, asked: dict[str, Any]) -> tuple[int, Any]:
+        return 200, {"prompt": self._tokenizer.decode(asked["tokens"], skip_special_tokens=False)}
+
+    def rendered(self, asked: dict[str, Any]) -> str:
+        parts = []
+        for message in asked["messages"]:
+            # vLLM knows this key only, and hands it to the template under both names.
+            thought = message.get("reasoning")
+            mark = f"<think>\n{thought.strip()}\n</think>\n\n" if thought and not self._drops else ""
+            parts.append(f"<|{message['role']}|>{mark}{message['content']}<|end|>")
+        whole = "".join(parts)
+        if asked.get("add_generation_prompt", True):
+            return whole + "<|assistant|>"
+        assert asked["continue_final_message"]
+        return whole.removesuffix("<|end|>")
+
+
+async def test_reasoning_is_placed_by_the_template(replay: tuple[Replay, str], scorer: VllmScorer) -> None:
+    Template(replay[0])
+    tokenizer = Tokenizer.from_file(str(toy_model() / "tokenizer.json"))
+    prompt, ids = await scorer.prompt_ids(MESSAGES), await scorer.answer_ids(MESSAGES, "It rains.", THOUGHT)
+    assert tokenizer.decode(list(ids)) == f"<think>\n{THOUGHT.strip()}\n</think>\n\nIt rains."
+    whole = tokenizer.decode([*prompt, *ids], skip_special_tokens=False)
+    assert tokenizer.encode(whole, add_special_tokens=False).ids == [*prompt, *ids]
+    assert await scorer.answer_ids(MESSAGES, "It rains.", "") == await scorer.text_ids("It rains.")
+
+
+async def test_reasoning_that_cannot_be_placed_is_said(replay: tuple[Replay, str], scorer: VllmScorer) -> None:
+    Template(replay[0], drops=True)
+    with pytest.raises(ScoringError, match="leaves out the reasoning"):
+        await scorer.answer_ids(MESSAGES, "It rains.", THOUGHT)
+    Template(replay[0])
+    with pytest.raises(ScoringError, match="spells special tokens"):
+        await scorer.answer_ids(MESSAGES, "It rains.", "So <|end|> it is.")
+    replay[0].say("/detokenize", 200, {"tokens": []})
+    with pytest.raises(ScoringError, match="does not turn tokens into text"):
+        await scorer.answer_ids(MESSAGES, "It rains.", THOUGHT)

@@ -1,4 +1,7 @@
+import struct
+
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +18,7 @@ TOKENS = st.lists(
         logprob=LOGPROB,
         top=st.lists(LOGPROB, max_size=5).map(tuple),
         rank=st.none() | st.integers(1, 2**32 - 1),
+        text=st.text(max_size=5),
     ),
     max_size=8,
 )
@@ -24,6 +28,17 @@ TOKENS = st.lists(
 def test_a_score_comes_back_to_the_last_bit(tokens: list[TokenScore]) -> None:
     score = TextScore(tuple(tokens), 151936)
     assert unpack(pack(score), 151936) == score
+
+
+def test_rows_of_earlier_versions_are_read() -> None:
+    # 05 00 00 00 … as version 0.1 wrote it: count, ids, ranks, lengths, logprobs, top logprobs, and nothing after them.
+    raw = struct.pack("<I2I2I2H2d3d", 2, 5, 7, 1, 0, 2, 1, -0.1, -9.0, -0.1, -3.0, -0.5)
+    score = unpack(zstandard.ZstdCompressor().compress(raw), 512)
+    assert score == TextScore((TokenScore(5, -0.1, (-0.1, -3.0), 1), TokenScore(7, -9.0, (-0.5,), None)), 512)
+    assert zstandard.ZstdDecompressor().decompress(pack(score)) == raw, "tokens that spell nothing take no room"
+    for more in (b"{", b"[1, 2]", b'["one"]', b"{}", b"\xff"):
+        with pytest.raises(StoreError, match="cached score is damaged"):
+            unpack(zstandard.ZstdCompressor().compress(raw + more), 512)
 
 
 def test_the_cache_answers_only_for_the_same_question() -> None:
