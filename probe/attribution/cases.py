@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from probe.errors import ProbeError, ScoringError
 from probe.evidence.case import Case, normalised
 from probe.evidence.repetition import TextChance, repeated_texts
+from probe.evidence.systems import GENERIC_SYSTEMS
 from probe.ids import json_hash
 from probe.judge.base import Judge
 from probe.scoring.base import Scorer, TextScore
@@ -20,7 +21,10 @@ from probe.wire.signatures import match_signatures
 from probe.wire.values import RequestReading
 
 PROMPTS_PER_TEXT = 32
-"""Prompts under which a repeated text is scored: its own, and others of the study up to this number."""
+"""Prompts under which a repeated text is scored: half of them its own, others that were refused up to this number."""
+
+PROMPTS_PER_SYSTEM = 8
+"""Of these, how many again under each generic system prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,9 @@ def read_cases(
         exchange = store.exchange(ref.id)
         reading = speaks.read(exchange)
         matches = match_signatures(backend, exchange, reading)
-        author = next((match.author for match in matches if match.author != "unknown"), None)
+        named = {match.author for match in matches if match.author != "unknown"}
+        # Two declarations that contradict each other declare nothing.
+        author = named.pop() if len(named) == 1 else None
         judgement = judge.judge(reading, exchange.status, author, blocked=author is not None)
         try:
             request = speaks.read_request(exchange.request_body)
@@ -73,6 +79,9 @@ def read_cases(
             reading=reading,
             matches=matches,
             sampling=request.sampling,
+            exchange=exchange,
+            repeat=ref.repeat,
+            nonce=_nonce(trace),
         )
         found.append(
             Sent(case, ref.route_id, ref.run_id, ref.repeat, request.messages, _unscorable(case, request), row)
@@ -80,16 +89,31 @@ def read_cases(
     return found
 
 
+def _nonce(trace: Trace | None) -> str | None:
+    return None if trace is None or not trace.labels.get("nonce") else str(trace.labels["nonce"])
+
+
 def _unscorable(case: Case, request: RequestReading) -> str | None:
     if not request.messages:
         return "the request could not be read"
     if request.extra:
         return f"the request carried {', '.join(request.extra)}, which may change what the model sees"
-    if case.reading.reasoning:
-        return "the answer has reasoning, which is not part of the scored sequence in this version"
     if not case.reading.text:
         return "there is no text"
     return None
+
+
+def under_system(system: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return the conversation with a system prompt before it, as a platform would hide one: before the client's own."""
+    if messages and messages[0].role == "system":
+        return (Message("system", f"{system}\n\n{messages[0].content}"), *messages[1:])
+    return (Message("system", system), *messages)
+
+
+def _by_hash(cases: Iterable[Sent]) -> list[Sent]:
+    """Return one case per trace, in an order that is the same on all routes, so that scores are made once."""
+    first = {sent.case.trace_id: sent for sent in cases}
+    return [first[key] for key in sorted(first, key=lambda trace: json_hash([trace]))]
 
 
 @dataclass
@@ -125,7 +149,7 @@ class ScoringDesk:
             reason = "no twin scores texts"
         if reason is None:
             try:
-                score = await self._score(sent.messages, sent.case.reading.text)
+                score = await self._score(sent.messages, sent.case.reading.text, sent.case.reading.reasoning)
                 return replace(sent, case=replace(sent.case, score=score))
             except ScoringError as error:
                 self.failure = self.failure or str(error)
@@ -133,23 +157,40 @@ class ScoringDesk:
         return replace(sent, case=replace(sent.case, unscored=reason))
 
     async def chances(self, hosted: Sequence[Sent]) -> dict[str, TextChance]:
-        """Score every repeated refusal under its own prompts and further ones of the study."""
+        """Score every repeated refusal under its own prompts and further ones that were refused.
+
+        Again with generic safety prompts before them: what a hidden prompt may make the weights say.
+        """
         if self.scorer is None:
             return {}
         found = {}
+        # What was reasoned before a text is its prompt too, and no other answer has it.
+        plain = [s for s in hosted if s.case.refused and s.unscorable is None and not s.case.reading.reasoning]
+        refused = _by_hash(s for s in plain if not s.case.control)
         for text in repeated_texts([sent.case for sent in hosted]):
-            own = [s for s in hosted if s.case.refused and normalised(s.case.text) == text and s.unscorable is None]
+            own = _by_hash(s for s in plain if normalised(s.case.text) == text)
             if not own:
                 continue
-            rest = [s for s in hosted if s not in own and not s.case.control and s.unscorable is None]
-            asked = (own + rest)[:PROMPTS_PER_TEXT]
+            mine, spoken = {s.case.trace_id for s in own}, own[0].case.reading.text
+            rest = [s for s in refused if s.case.trace_id not in mine]
+            # Its own prompts first: should the weights like it there, the probability is taken from above.
+            first = own[: max(PROMPTS_PER_TEXT // 2, PROMPTS_PER_TEXT - len(rest))]
+            asked = [s.messages for s in (first + rest)[:PROMPTS_PER_TEXT]]
             try:
-                scores = await asyncio.gather(*(self._score(s.messages, own[0].case.reading.text) for s in asked))
+                alone = await self._probabilities(asked, spoken)
+                systems = [
+                    await self._probabilities([under_system(system, m) for m in asked[:PROMPTS_PER_SYSTEM]], spoken)
+                    for system in GENERIC_SYSTEMS
+                ]
             except ScoringError as error:
                 self.failure = self.failure or str(error)
                 continue
-            found[text] = TextChance(tuple(score.probability for score in scores))
+            found[text] = TextChance(alone, tuple(systems))
         return found
+
+    async def _probabilities(self, prompts: Iterable[tuple[Message, ...]], text: str) -> tuple[float, ...]:
+        scores = await asyncio.gather(*(self._score(messages, text) for messages in prompts))
+        return tuple(score.probability for score in scores)
 
     async def _prompt(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         assert self.scorer is not None
@@ -157,9 +198,9 @@ class ScoringDesk:
             self._prompts[messages] = await self.scorer.prompt_ids(messages)
         return self._prompts[messages]
 
-    async def _score(self, messages: tuple[Message, ...], text: str) -> TextScore:
+    async def _score(self, messages: tuple[Message, ...], text: str, reasoning: str = "") -> TextScore:
         assert self.scorer is not None
-        prompt, ids = await self._prompt(messages), await self.scorer.text_ids(text)
+        prompt, ids = await self._prompt(messages), await self.scorer.answer_ids(messages, text, reasoning)
         key = score_key(self.scorer.name, self.scorer.version, self.weights, prompt, ids)
         score = self.store.score(key)
         if score is None:

@@ -2,18 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from probe import __version__
 from probe.attribution.cases import ScoringDesk, Sent, read_cases
+from probe.attribution.detectors import Norms
 from probe.attribution.pairs import Effect
 from probe.attribution.rows import effect_row
 from probe.attribution.stored import hosted_pairs, stored_effects
 from probe.attribution.verdicts import Finding, Verdict, decide
-from probe.evidence.accounting import AccountingNorm, accounting
-from probe.evidence.declared import declared
-from probe.evidence.likelihood import LikelihoodNorm, likelihood
-from probe.evidence.repetition import RepetitionNorm, repetition
+from probe.evidence.case import Case
 from probe.judge.base import Judge
 from probe.judge.rules import RulesJudge
 from probe.scoring.base import Scorer
@@ -35,6 +33,7 @@ class RouteAnalysis:
 
     route: RouteRow
     twin: RouteRow
+    findings: tuple[Finding, ...]
     verdicts: tuple[Verdict, ...]
     effects: tuple[Effect, ...]
     prompt_finding: str | None
@@ -65,7 +64,8 @@ class _Study:
 async def analyze(store: Store, scorers: Mapping[str, Scorer], progress: Progress = lambda _what, _n: None) -> Analysis:
     """Rebuild everything derived; return what was found.
 
-    ``scorers`` by name of the local route. The same store and scorers give the same rows.
+    ``scorers`` by name of the local route. The same store and scorers give the same rows. Scores are kept as they come;
+    everything else is written at the end, in one piece: whoever is interrupted has the tables of the last time.
     """
     study = _Study(store, scorers, progress, RulesJudge())
     routes, traces = store.routes(), store.traces()
@@ -74,12 +74,15 @@ async def analyze(store: Store, scorers: Mapping[str, Scorer], progress: Progres
         refs = [ref for ref in store.refs(route_id=route_id) if ref.answered or ref.trial_id is None]
         progress(f"reading the answers of {route.name}", study.scored)
         result.cases[route_id] = read_cases(store, route, refs, traces, study.judge)
+    examined = [
+        await _hosted(study, route, twin, result.cases) for route, twin in hosted_pairs(store) if result.cases[route.id]
+    ]
     with store.transaction():
         store.clear_derived()
         store.replace_outcomes(sent.outcome for cases in result.cases.values() for sent in cases)
-    for route, twin in hosted_pairs(store):
-        if result.cases[route.id]:
-            result.routes.append(await _hosted(study, route, twin, result.cases))
+        for found in examined:
+            _save(store, found)
+        result.routes += [_with_effects(store, found) for found in examined]
     return result
 
 
@@ -89,33 +92,26 @@ async def _hosted(study: _Study, route: RouteRow, twin: RouteRow, cases: Mapping
     # What is known of the twin's own answers sets the null; more of them than refusals are needed for its tail.
     own = await _gather([desk.scored(sent) for sent in _genuine(cases.get(twin.id, []))])
     hosted = await _gather([desk.scored(sent) if _worth_scoring(sent) else _as_is(sent) for sent in hosted])
-    controls = [sent.case for sent in hosted if sent.case.control and sent.case.outcome == "complied"]
-    norm = AccountingNorm.measure(controls)
-    genuine = [sent.case for sent in own] + [case for case in controls if case.score is not None]
-    likely = LikelihoodNorm.measure(genuine, prompt_differs=norm.prompt_differs)
-    repeats = RepetitionNorm.measure(
+    norms = Norms.measure(
         [sent.case for sent in hosted],
-        [sent.case for sent in cases.get(twin.id, [])],
+        _scored_where_known(cases.get(twin.id, []), own),
+        [sent.case for sent in own],
         await desk.chances(hosted),
-        prompt_differs=norm.prompt_differs,
     )
-    findings = [
-        Finding(
-            sent.case,
-            {
-                "declared": declared(sent.case),
-                "likelihood": likelihood(sent.case, likely),
-                "repetition": repetition(sent.case, repeats),
-                "accounting": accounting(sent.case, norm),
-            },
-        )
-        for sent in hosted
-    ]
-    verdicts = decide(findings, repeats)
-    _save(study.store, route, twin, findings, verdicts, norm.finding)
-    effects = stored_effects(study.store, route, twin)
-    study.store.replace_effects(effect_row(route.id, twin.id, effect) for effect in effects)
-    return RouteAnalysis(route, twin, tuple(verdicts), tuple(effects), norm.finding, _why_unscored(desk))
+    findings = tuple(norms.examine(sent.case) for sent in hosted)
+    verdicts = tuple(decide(findings, norms.repetition))
+    return RouteAnalysis(route, twin, findings, verdicts, (), norms.accounting.finding, _why_unscored(desk))
+
+
+def _with_effects(store: Store, found: RouteAnalysis) -> RouteAnalysis:
+    effects = stored_effects(store, found.route, found.twin)
+    store.replace_effects(effect_row(found.route.id, found.twin.id, effect) for effect in effects)
+    return replace(found, effects=tuple(effects))
+
+
+def _scored_where_known(twin: Sequence[Sent], scored: Sequence[Sent]) -> list[Case]:
+    known = {sent.case.exchange_id: sent.case for sent in scored}
+    return [known.get(sent.case.exchange_id, sent.case) for sent in twin]
 
 
 async def _gather(tasks: Iterable[Awaitable[Sent]]) -> list[Sent]:
@@ -141,29 +137,22 @@ def _why_unscored(desk: ScoringDesk) -> str | None:
     return "its twin has no scorer" if desk.scorer is None else desk.failure
 
 
-def _save(
-    store: Store,
-    route: RouteRow,
-    twin: RouteRow,
-    findings: Sequence[Finding],
-    verdicts: Sequence[Verdict],
-    prompt_finding: str | None,
-) -> None:
-    with store.transaction():
-        store.replace_evidence(EvidenceRow(f.case.exchange_id, e) for f in findings for e in f.evidence.values())
-        store.replace_verdicts(
-            VerdictRow(
-                exchange_id=v.exchange_id,
-                who=v.who,  # type: ignore[arg-type]
-                probability=v.probability,
-                log_e=v.log_e,
-                mechanism=v.mechanism,
-                layer=v.layer,
-                reason=v.reason,
-                code_version=__version__,
-            )
-            for v in verdicts
+def _save(store: Store, found: RouteAnalysis) -> None:
+    store.replace_evidence(EvidenceRow(f.case.exchange_id, e) for f in found.findings for e in f.evidence.values())
+    store.replace_verdicts(
+        VerdictRow(
+            exchange_id=v.exchange_id,
+            who=v.who,  # type: ignore[arg-type]
+            probability=v.probability,
+            log_e=v.log_e,
+            mechanism=v.mechanism,
+            layer=v.layer,
+            reason=v.reason,
+            code_version=__version__,
         )
-        sentence = f"Whether {route.name} serves the same weights as {twin.name} was not asked in this version."
-        detail = {"prompt_finding": prompt_finding}
-        store.replace_gates([GateRow(route.id, twin.id, NOT_ASKED, sentence, __version__, detail)])
+        for v in found.verdicts
+    )
+    route, twin = found.route, found.twin
+    sentence = f"Whether {route.name} serves the same weights as {twin.name} was not asked in this version."
+    detail = {"prompt_finding": found.prompt_finding}
+    store.replace_gates([GateRow(route.id, twin.id, NOT_ASKED, sentence, __version__, detail)])

@@ -1,5 +1,6 @@
 """``probe show``."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def command(
       probe show --who platform
       probe show 3f9a1c2e
     """
-    from probe.report.card import card, card_text
+    from probe.report.card import card
+    from probe.report.card_text import card_text
     from probe.store.store import Store
 
     with Store.open(find_database(database, config_path), create=False) as store:
@@ -47,7 +49,7 @@ def command(
     if as_json:
         print_json(found)
     else:
-        click.echo(card_text(found))
+        click.echo(card_text(found, shutil.get_terminal_size().columns))
 
 
 def _resolve(store: Any, text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from probe.scoring.base import TextScore
 from probe.wire.signatures import Match
-from probe.wire.values import Reading
+from probe.wire.values import Exchange, Reading
 
 REFUSALS = frozenset({"refused", "partial"})
 """Outcomes whose text somebody wrote in order to decline."""
@@ -31,7 +31,8 @@ class Case:
 
     ``prompt_tokens`` and ``text_tokens`` are counts under the twin's tokenizer and template, ``None`` where no twin can
     count. ``score`` is the text under the twin, or ``None`` with the reason in ``unscored``. ``sampling`` is what the
-    request stated.
+    request stated. ``exchange`` are the raw bytes and times. ``repeat`` numbers the trials of one trace. ``nonce`` is
+    what the trace asks any reply to carry.
     """
 
     exchange_id: str
@@ -45,6 +46,9 @@ class Case:
     text_tokens: int | None = None
     score: TextScore | None = None
     unscored: str = "no twin scores texts"
+    exchange: Exchange | None = None
+    repeat: int | None = None
+    nonce: str | None = None
 
     @property
     def refused(self) -> bool:

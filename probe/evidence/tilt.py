@@ -13,7 +13,16 @@ here:
 - One token is never more surprising than ``UNHEARD_OF``.
 
 A sampler that cuts off improbable tokens (top-k, top-p, min-p) leaves the test valid: q is flatter than p, so that it
-puts less mass than p on any set of most probable tokens, and the expectation Q(set)/P(set) is at most 1.
+puts less mass than p on any set of most probable tokens, and the expectation Q(set)/P(set) is at most 1. Where the
+cut is known, ``probe.evidence.sampler`` puts it into the table, and p and q are both taken within the set of tokens
+that can be drawn: the test is sharper, and no less valid.
+
+The text is scored as its canonical tokens. Where the host wrote the same text in other tokens, the canonical ones are
+mostly less probable than what was drawn (e too large) and now and then more probable (e too small). The sum over texts
+of P(canonical tokens)·e is at most 1 all the same; what comes on top is the mass of the texts that were not drawn
+canonically (2 to 5 % of texts on small weights) times what one odd merge is worth: it is one or two tokens, which
+``SPARED`` leaves out; ``UNHEARD_OF`` bounds each, and genuine texts of the route bound the whole (``cap`` of
+``LikelihoodNorm``), because theirs were drawn by the same host.
 """
 
 from dataclasses import dataclass
@@ -48,8 +57,10 @@ class TokenTable:
     """A text's tokens as arrays.
 
     ``surprisal`` (n,) in nats, ``top`` (n, k) log-probabilities padded with -inf, ``least`` (n,) the smallest reported
-    probability, ``rest`` (n,) mass below it, ``others`` (n,) number of tokens that share it; ``vocabulary`` of the
-    weights.
+    probability, ``rest`` (n,) mass below it, ``others`` (n,) number of tokens that share it, ``surely`` (n,) what they
+    share at least; ``vocabulary`` of the weights. ``outside`` (n,): the sampler cannot draw this token. ``choices``:
+    how many tokens it chooses among at most, anywhere. ``filtered``: tokens that it cannot draw are left out of
+    ``top``, ``rest`` and ``others``.
     """
 
     surprisal: Array
@@ -57,7 +68,17 @@ class TokenTable:
     least: Array
     rest: Array
     others: Array
+    surely: Array
+    outside: npt.NDArray[np.bool_]
     vocabulary: int
+    choices: int
+    filtered: bool = False
+
+    @property
+    def least_log(self) -> Array:
+        """Natural log of ``least``."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self.least))
 
 
 def token_table(score: TextScore) -> TokenTable:
@@ -72,7 +93,17 @@ def token_table(score: TextScore) -> TokenTable:
     rest = np.clip(1.0 - np.exp(top).sum(axis=1), 0.0, 1.0)
     others = np.maximum(vocabulary - known, 0).astype(float)
     surprisal = np.clip(np.array([-token.logprob for token in score.tokens]), 0.0, UNHEARD_OF)
-    return TokenTable(surprisal, top, least, np.where(others > 0, rest, 0.0), others, vocabulary)
+    return TokenTable(
+        surprisal=surprisal,
+        top=top,
+        least=least,
+        rest=np.where(others > 0, rest, 0.0),
+        others=others,
+        surely=np.where(others > 0, np.maximum(rest - SLACK, 0.0), 0.0),
+        outside=np.zeros(len(score.tokens), dtype=bool),
+        vocabulary=vocabulary,
+        choices=vocabulary,
+    )
 
 
 def log_partition(table: TokenTable, power: float, *, above: bool) -> Array:
@@ -83,7 +114,7 @@ def log_partition(table: TokenTable, power: float, *, above: bool) -> Array:
     power > 1 it is the other way round.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        rest = np.minimum(table.rest + SLACK, 1.0) if above else np.maximum(table.rest - SLACK, 0.0)
+        rest = np.minimum(table.rest + SLACK, 1.0) if above else table.surely
         even = table.others ** (1.0 - power) * rest**power
         few = rest * table.least ** (power - 1.0)
         if above and power < 1.0:
@@ -97,10 +128,12 @@ def log_partition(table: TokenTable, power: float, *, above: bool) -> Array:
 def log_factors(table: TokenTable, tilt: float, power: float = 1.0) -> Array:
     """Return log q/p per token for one tilt from below, shape (n,).
 
-    ``power`` is 1/temperature of the sampler: the null is p^power renormalised, the alternative p^(power·(1-tilt)).
+    ``power`` is 1/temperature of the sampler: the null is p^power renormalised, the alternative p^(power·(1-tilt)). A
+    token that the sampler cannot draw counts as ``UNHEARD_OF``.
     """
-    norm = log_partition(table, power, above=False) if power != 1.0 else 0.0
-    return power * tilt * table.surprisal - log_partition(table, power * (1.0 - tilt), above=True) + norm
+    norm = log_partition(table, power, above=False) if power != 1.0 or table.filtered else 0.0
+    factors = power * tilt * table.surprisal - log_partition(table, power * (1.0 - tilt), above=True) + norm
+    return np.where(table.outside, np.maximum(factors, tilt * UNHEARD_OF), factors)
 
 
 def log_ratios(table: TokenTable, power: float = 1.0, spared: int = SPARED) -> Array:
@@ -115,6 +148,8 @@ def log_ratios(table: TokenTable, power: float = 1.0, spared: int = SPARED) -> A
 def ending(vocabulary: int) -> Array:
     """Return what the unscored end of a text may be worth, in nats per tilt, shape (len(TILTS),).
 
+    ``vocabulary``: V, how many tokens the sampler chooses among at most.
+
     The ratio is a martingale up to and including the end token; without that token's factor f it has expectation
     E[ratio/f] <= max 1/f. With e the probability of the end token, 1/f = e^s · Σ p^(1-s) <= e + V^s · e^s ·
     (1-e)^(1-s), and e^s · (1-e)^(1-s) is largest at e = s.
@@ -125,20 +160,25 @@ def ending(vocabulary: int) -> Array:
 
 def log_e_foreign(table: TokenTable, power: float = 1.0, spared: int = SPARED) -> float:
     """Return the natural log of the e-value, averaged over ``TILTS``; at most 0 for a text without tokens."""
-    logs = log_ratios(table, power, spared) - ending(table.vocabulary)
+    logs = log_ratios(table, power, spared) - ending(table.choices)
     return float(np.logaddexp.reduce(logs) - np.log(len(logs)))
 
 
 def log_probability(table: TokenTable, power: float = 1.0) -> float:
-    """Return the log of the text's probability under the sampler, from above, not counting that it ends there."""
-    norm = log_partition(table, power, above=False).sum() if power != 1.0 else 0.0
+    """Return the log of the text's probability under the sampler, from above, not counting that it ends there.
+
+    Of a filtered table it is from above only where that holds no more than the sampler surely lets through:
+    ``probe.evidence.sampler.log_probability_at_most``.
+    """
+    norm = log_partition(table, power, above=False).sum() if power != 1.0 or table.filtered else 0.0
     return float(min(-power * table.surprisal.sum() - norm, 0.0))
 
 
 def z_score(table: TokenTable, power: float = 1.0) -> float:
     """Return (surprisal - expectation) / standard deviation over the tokens: about N(0, 1) for the weights' own text.
 
-    The tail's tokens are taken as equally probable. 0 for a text without any uncertainty.
+    The tail's tokens are taken as equally probable. 0 for a text without any uncertainty. A token that the sampler
+    cannot draw counts as ``UNHEARD_OF``.
     """
     shared = (table.rest > 0) & (table.others > 0)
     each = np.where(shared, np.log(np.where(shared, table.rest, 1.0) / np.maximum(table.others, 1.0)), -np.inf)
@@ -149,5 +189,5 @@ def z_score(table: TokenTable, power: float = 1.0) -> float:
     cost = np.where(share > 0, norm - np.where(np.isfinite(logs), logs, 0.0), 0.0)
     mean = (share * cost).sum(axis=1)
     variance = (share * (cost - mean[:, None]) ** 2).sum()
-    surprisal = power * table.surprisal + norm[:, 0]
+    surprisal = np.where(table.outside, UNHEARD_OF, power * table.surprisal + norm[:, 0])
     return float((surprisal - mean).sum() / np.sqrt(variance)) if variance > 1e-12 else 0.0

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from probe.attribution.verdicts import Finding, Verdict, _Mixture, accusable, decide, text_log_e
+from probe.attribution.merging import Panel, accusable
+from probe.attribution.mixture import Mixture
+from probe.attribution.verdicts import Finding, Verdict, decide
 from probe.evidence.accounting import REWRITE
 from probe.evidence.base import Evidence
 from probe.evidence.case import Case
@@ -78,7 +80,7 @@ def test_evidence_does_not_replace_a_posterior() -> None:
     # Texts of the stock that the weights like as much: the e-value is granted, the posterior stays in doubt.
     found = verdicts([finding(refusal(i), wording(-8.0), copies(6.0)) for i in range(20)])
     assert {v.who for v in found} == {"undecided"}
-    assert all(0.05 < v.probability < 0.95 and v.log_e > math.log(20) for v in found)
+    assert all(v.probability < 0.95 and v.log_e > math.log(20) for v in found)
 
 
 def test_one_foreign_refusal_of_one_is_accused_and_one_of_many_needs_more() -> None:
@@ -168,7 +170,10 @@ def test_copies_under_a_hidden_prompt_do_not_raise_the_posterior() -> None:
 def test_counts_support_and_do_not_decide_alone() -> None:
     odd = counts(3.5)
     assert whos([finding(refusal(i, i), ABSENT, ABSENT, odd) for i in range(5)]) == {"undecided"}
-    assert whos([finding(refusal(i, i), wording(-8.0), copies(-60.0), odd) for i in range(5)]) == {"model"}
+    contradicted = verdicts([finding(refusal(i, i), wording(-8.0), copies(-60.0), odd) for i in range(5)])
+    assert {v.who for v in contradicted} == {"undecided"}
+    assert "contradicts itself" in contradicted[0].reason
+    assert "Counts." in contradicted[0].reason
     assert verdicts([finding(refusal(0), wording(2.0), ABSENT, odd)])[0].who == "platform"
     assert verdicts([finding(refusal(0), wording(2.0))])[0].who == "undecided"
 
@@ -214,19 +219,6 @@ def test_missing_data_gets_no_verdict(outcome: str) -> None:
     assert verdicts([Finding(case, {"declared": declared(case)})]) == []
 
 
-def test_the_combined_e_value_is_an_average_and_a_product() -> None:
-    both = {"likelihood": wording(math.log(30)), "repetition": copies(math.log(10))}
-    assert text_log_e(both) == pytest.approx(math.log(20))
-    assert text_log_e({**both, "accounting": counts(math.log(2))}) == pytest.approx(math.log(40))
-    assert text_log_e({**both, "accounting": counts(math.log(0.7), REWRITE)}) == pytest.approx(math.log(0.7))
-    lone = {"likelihood": ABSENT, "repetition": copies(math.log(30))}
-    assert text_log_e(lone) == pytest.approx(math.log(15)), "abstaining on one text of a tested route counts as 0"
-    assert text_log_e(lone, {"repetition"}) == pytest.approx(math.log(30))
-    assert text_log_e({"likelihood": wording(1e6)}) < 1e6
-    assert text_log_e({}) == -60.0
-    assert text_log_e({}, frozenset()) == 0.0
-
-
 def test_order_does_not_matter_and_traces_are_left_out_together() -> None:
     rng = np.random.default_rng(4)
     findings = [
@@ -250,7 +242,9 @@ def test_the_fast_stock_is_the_plain_one() -> None:
     findings = [finding(refusal(i, int(rng.integers(3)), trace=int(rng.integers(12))), wording(0.0)) for i in range(30)]
     norm = RepetitionNorm.measure([f.case for f in findings], [], {})
     resp = rng.random(30)
-    found = _Mixture(findings, norm)._canned(resp)
+    mixture = Mixture(findings, norm, Panel((), ()))
+    mixture._eligible[:] = True
+    found = mixture._canned(resp)
     for i, own in enumerate(findings):
         others = [j for j, f in enumerate(findings) if f.case.trace_id != own.case.trace_id]
         same = [j for j in others if findings[j].case.text == own.case.text]
@@ -309,11 +303,19 @@ def test_other_injections() -> None:
         assert found.rate("model", "platform") <= 0.01
 
 
-def test_a_sentence_that_the_weights_favour_stays_undecided() -> None:
-    """One copy of a sentence that the weights say in 5 % of refusals has an e-value of at most 20, shared with a 0."""
-    found = counted(["c favourite at 5 %, 50 %"], 2)
-    assert found.rate("platform", "undecided") >= 0.95
+def test_a_sentence_that_the_weights_favour() -> None:
+    """Copies are accused together where the weights would write less than 5 % of them; the rest is nobody's."""
+    found = counted(["c favourite at 5 %, 50 %"], 4)
+    assert found.rate("platform", "platform") >= 0.4
     assert found.rate("platform", "model") <= 0.01
+    accused = found.cells["platform", "platform"] + found.cells["model", "platform"]
+    assert found.cells["model", "platform"] <= 0.05 * accused
+
+
+def test_a_text_that_came_twice_is_no_stock() -> None:
+    """Two or three copies of what the weights like to say do not make a small platform of their own."""
+    found = counted(["a transparent"], 4)
+    assert found.rate("model", "model") >= 0.95
 
 
 def test_the_same_route_gives_the_same_verdicts() -> None:

@@ -6,18 +6,16 @@ scored under the prompts of the study, every refusal gets its evidence, the rout
 
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from probe.attribution.verdicts import Finding, Verdict, decide
-from probe.evidence.accounting import AccountingNorm, accounting
+from probe.attribution.detectors import Norms
+from probe.attribution.verdicts import Verdict, decide
 from probe.evidence.case import Case, normalised
-from probe.evidence.declared import declared
-from probe.evidence.likelihood import LikelihoodNorm, likelihood
-from probe.evidence.repetition import RepetitionNorm, TextChance, repeated_texts, repetition
+from probe.evidence.repetition import TextChance, repeated_texts
 from probe.wire.values import Usage
-from tests.evidence.world import FAVOURITE, Text, Weights, foreign, make_case, refuses
+from tests.evidence.world import FAVOURITE, Text, Weights, filled, foreign, make_case, refuses
 
 PROMPTS_PER_TEXT = 32
 HIDDEN_TOKENS = 21
@@ -28,7 +26,9 @@ class Scenario:
     """A route. ``base``: the twin's mean refusal rate; ``factor``: what a hidden prompt multiplies it by.
 
     ``share``: probability that the platform acts on an attack, with one of ``canned`` foreign texts, the favourite
-    sentence, or a warm text of its own each time. ``drift``: what a hidden prompt multiplies the favourite's share by.
+    sentence, a warm text of its own each time, or a canned text with a slot that is filled in each time (``slots``).
+    ``drift``: what a hidden prompt multiplies the favourite's share by. ``generic``: the favourite's probability under
+    a generic system prompt, where that was scored. ``per_trace``: the platform acts on all repeats of a trace or none.
     """
 
     name: str
@@ -41,6 +41,9 @@ class Scenario:
     canned: int = 0
     favourite: bool = False
     warm: float = 0.0
+    slots: bool = False
+    per_trace: bool = False
+    generic: float | None = None
     popularity: float = 0.05
     scorer: bool = True
     counts: bool = True
@@ -80,13 +83,14 @@ class _Route:
     def hosted(self) -> tuple[list[Case], dict[str, str]]:
         found, authors = [], {}
         extra = HIDDEN_TOKENS if self.s.factor != 1.0 else 0
+        marked = [self.rng.random() < self.s.share for _ in self.refusal] if self.s.per_trace else None
         for repeat in range(self.s.repeats):
             for i, p in enumerate(self.refusal):
-                acted = self.rng.random() < self.s.share
+                acted = marked[i] if marked else self.rng.random() < self.s.share
                 served = min(p * self.s.factor, 0.97)
                 text = self._platform_text() if acted else self.serving.text(self.rng, served)
                 case = self._case(text, f"hosted{i}-{repeat}", i, p, extra=extra, counts=self.s.counts)
-                found.append(case)
+                found.append(replace(case, repeat=repeat))
                 authors[case.exchange_id] = "platform" if acted else "model"
         for i in range(40):
             text = self.serving.text(self.rng, 0.001)
@@ -98,7 +102,8 @@ class _Route:
             return FAVOURITE
         if self.s.warm:
             return self.weights.warm(self.rng, self.s.warm)
-        return self.stock[self.rng.integers(len(self.stock))]
+        text = self.stock[self.rng.integers(len(self.stock))]
+        return filled(self.rng, text) if self.s.slots else text
 
     def _case(self, text: Text, name: str, number: int, p: float, *, extra: int = 0, counts: bool = True) -> Case:
         control = number < 0
@@ -126,7 +131,9 @@ class _Route:
             asked = (own + [case for case in attacks if case.exchange_id not in ids])[:PROMPTS_PER_TEXT]
             spoken = tuple(int(word[1:]) for word in text.split())
             rates = [self.refusal[int(c.trace_id[1:])] if not c.control else 0.001 for c in asked]
-            found[text] = TextChance(tuple(self.weights.score(spoken, p).probability for p in rates))
+            alone = tuple(self.weights.score(spoken, p).probability for p in rates)
+            liked = self.s.generic if spoken == FAVOURITE and self.s.generic is not None else 0.0
+            found[text] = TextChance(alone, ((liked,) * 8,) if self.s.generic is not None else ())
         return found
 
 
@@ -140,24 +147,9 @@ def judge(scenario: Scenario, seed: int) -> tuple[list[Verdict], dict[str, str]]
     route = _Route(scenario, seed)
     twin = route.twin()
     hosted, authors = route.hosted()
-    complied = [case for case in hosted if case.control and case.outcome == "complied"]
-    norm = AccountingNorm.measure(complied)
     own = [case for case in twin if case.refused] + [case for case in twin if not case.refused][:60]
-    likely = LikelihoodNorm.measure(own + complied, prompt_differs=norm.prompt_differs)
-    repeats = RepetitionNorm.measure(hosted, twin, route.chances(hosted), prompt_differs=norm.prompt_differs)
-    findings = [
-        Finding(
-            case,
-            {
-                "declared": declared(case),
-                "likelihood": likelihood(case, likely),
-                "repetition": repetition(case, repeats),
-                "accounting": accounting(case, norm),
-            },
-        )
-        for case in hosted
-    ]
-    return decide(findings, repeats), authors
+    norms = Norms.measure(hosted, twin, [case for case in own if case.score is not None], route.chances(hosted))
+    return decide([norms.examine(case) for case in hosted], norms.repetition), authors
 
 
 def tally(scenario: Scenario, seeds: range) -> Tally:
@@ -183,6 +175,18 @@ SCENARIOS = [
     Scenario("c favourite at 5 %, 50 %", share=0.5, favourite=True),
     Scenario("c favourite at 0.5 %, 50 %", share=0.5, favourite=True, popularity=0.005),
     Scenario("c favourite at 0.5 %, 20 %", share=0.2, favourite=True, popularity=0.005),
+    Scenario("c favourite at 4 %, 70 %", share=0.7, favourite=True, popularity=0.04),
+    Scenario("h canned foreign text with a slot, 20%", share=0.2, canned=1, slots=True),
+    Scenario("h canned foreign text with a slot, 50%", share=0.5, canned=1, slots=True),
+    Scenario("h canned foreign text with a slot, 50 %, no scorer", share=0.5, canned=1, slots=True, scorer=False),
+    Scenario(
+        "i favourite at 5 %, on half of the traces, 5 repeats",
+        traces=40,
+        repeats=5,
+        share=0.5,
+        favourite=True,
+        per_trace=True,
+    ),
     Scenario("d hidden prompt x3", base=0.2, factor=3.0),
     Scenario("d hidden prompt x3, no counts", base=0.2, factor=3.0, counts=False),
     Scenario("d hidden prompt x60 of 1 %, no counts", base=0.01, factor=60.0, counts=False),
@@ -194,6 +198,15 @@ SCENARIOS = [
         drift=20.0,
         popularity=0.01,
         counts=False,
+    ),
+    Scenario(
+        "d hidden prompt x3, favourite x20 (1 -> 20 %), no counts, seen under a generic prompt",
+        base=0.2,
+        factor=3.0,
+        drift=20.0,
+        popularity=0.01,
+        counts=False,
+        generic=0.1,
     ),
     Scenario("d hidden prompt x3 and canned foreign, 50 %", base=0.2, factor=3.0, share=0.5, canned=1),
     Scenario("e transparent, few", traces=8),

@@ -1,12 +1,14 @@
 """The accounting detector: what counts as the platform's, what protects, and what is left open."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from probe.evidence.accounting import REWRITE, AccountingNorm, accounting
 from probe.evidence.case import Case
 from probe.wire.values import Reading, Usage
+from tests.kit import make_exchange
 
 PROMPT, ANSWER = 30, 12
 
@@ -137,3 +139,114 @@ def test_what_cannot_be_counted_is_not_compared(exchange: Case) -> None:
     assert found.facts["answer_surplus"] is None
     assert found.log_e is not None
     assert found.log_e < 0
+
+
+def counted(
+    name: str,
+    outcome: str = "complied",
+    *,
+    control: bool = True,
+    answer: int | None = ANSWER + 1,
+    total: int | None = None,
+    text: str = "No.",
+    reasoning: int | None = None,
+) -> Case:
+    usage = Usage(PROMPT, answer, reasoning)
+    stated = PROMPT + (answer or 0) if total is None else total
+    return Case(
+        exchange_id=name,
+        trace_id=f"t-{name}",
+        control=control,
+        outcome=outcome,
+        reading=Reading(
+            "answer" if text else "empty",
+            text=text,
+            finish_reason="stop",
+            usage=usage,
+            documents=({"usage": {"total_tokens": stated}},),
+        ),
+        prompt_tokens=PROMPT,
+        text_tokens=ANSWER if text else 0,
+    )
+
+
+CONTROLS = [counted(f"c{i}") for i in range(40)]
+ATTACKS = [counted(f"a{i}", control=False) for i in range(10)]
+
+
+def refused(answer: int | None = ANSWER + 1, **more: object) -> Case:
+    return counted("x", "refused", control=False, answer=answer, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("tested", "words"),
+    [
+        (refused(ANSWER + 60), "72 tokens for the answer where 13 are usual"),
+        (refused(3), "3 tokens for the answer where 13 are usual"),
+        (refused(total=99), "a total that is not the sum"),
+        (refused(None), "tokens for prompt where prompt and completion are usual"),
+        (counted("x", "empty", control=False, answer=40, text=""), "40 tokens for the answer where 1 are usual"),
+    ],
+    ids=["more", "fewer", "total", "absent", "billed but empty"],
+)
+def test_counts_that_no_ordinary_answer_has(tested: Case, words: str) -> None:
+    norm = AccountingNorm.measure(CONTROLS, [*CONTROLS, *ATTACKS, tested])
+    found = accounting(tested, norm)
+    assert words in found.sentence
+    assert found.log_e is not None
+    assert found.log_e > math.log(10)
+    assert found.llr == found.log_e
+    assert (found.facts["rank"], found.facts["n"]) == (1, 50)
+
+
+def test_more_tokens_say_nothing_where_there_may_be_reasoning() -> None:
+    tested = refused(ANSWER + 60)
+    reasons = counted("r", control=False, reasoning=50)
+    for others in ([*ATTACKS, reasons], ATTACKS[:3]):
+        found = accounting(tested, AccountingNorm.measure(CONTROLS, [*CONTROLS, *others, tested]))
+        assert found.log_e is not None
+        assert found.log_e < 0
+        assert "no sign that the platform wrote" in found.sentence
+
+
+def test_another_tokenization_of_ordinary_answers_is_no_accusation() -> None:
+    """A text has more than one tokenization; a token more or less that others show as well accuses nobody."""
+    some = [counted(f"s{i}", control=False, answer=ANSWER + 2) for i in range(6)]
+    norm = AccountingNorm.measure(CONTROLS, [*CONTROLS, *ATTACKS, *some])
+    found = accounting(refused(ANSWER + 2), norm)
+    assert found.log_e is not None
+    assert found.log_e < 0
+    further = accounting(refused(ANSWER + 40), norm)
+    assert further.log_e is not None
+    assert further.log_e > math.log(10)
+
+
+@pytest.mark.parametrize("outcome", ["complied", "cut", "blocked", "error", "ungradable"])
+def test_only_answers_that_decline_are_tested(outcome: str) -> None:
+    found = accounting(counted("x", outcome, control=False), AccountingNorm.measure(CONTROLS, CONTROLS))
+    assert found.abstains
+    assert "Not tested" in found.sentence
+
+
+@pytest.mark.parametrize("odd", range(6))
+def test_expectation_over_a_whole_bag(odd: int) -> None:
+    """``odd`` of 30 exchangeable answers to attacks are billed strangely; each is the tested one as likely."""
+    bag = [ANSWER + 1 + (7 * i if i < odd else 0) for i in range(30)]
+    total = 0.0
+    for i, mine in enumerate(bag):
+        others = [counted(f"o{j}", control=False, answer=n) for j, n in enumerate(bag) if j != i]
+        # The constant comes from controls; the tested answer is ranked among them and the others.
+        norm = AccountingNorm.measure(CONTROLS, [*CONTROLS, *others])
+        total += math.exp(accounting(refused(mine), norm).log_e or 0.0)
+    controls = 40 * 0.62
+    assert (total + controls) / (len(bag) + 40) <= 1.0 + 1e-9
+
+
+def test_an_answer_from_a_cache_bills_nothing_and_accuses_nobody() -> None:
+    norm = AccountingNorm.measure(CONTROLS, [*CONTROLS, *ATTACKS])
+    stored = make_exchange(response_headers=(("X-OpenRouter-Cache-Status", "HIT"),))
+    zero = replace(refused().reading, usage=Usage(0, 0))
+    fresh, hit = (replace(refused(), reading=zero, exchange=exchange) for exchange in (None, stored))
+    assert accounting(fresh, norm).log_e is not None
+    assert accounting(hit, norm).abstains
+    assert "cache" in accounting(hit, norm).sentence

@@ -132,6 +132,11 @@ def foreign(rng: np.random.Generator, length: int = 14) -> Text:
     return (int(rng.integers(10)), *map(int, rng.integers(OPENERS, 380, length - 1)))
 
 
+def filled(rng: np.random.Generator, text: Text) -> Text:
+    """A text with one to three words of its own after the sixth."""
+    return (*text[:6], *map(int, rng.integers(OPENERS, 380, int(rng.integers(1, 4)))), *text[6:])
+
+
 def words(text: Text) -> str:
     return " ".join(f"w{token}" for token in text)
 
