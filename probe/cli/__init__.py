@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "analyze": ("probe.cli.analyze", "Judge, gather evidence, attribute; print the effects."),
     "show": ("probe.cli.show", "Show one exchange with its evidence card."),
     "report": ("probe.cli.report", "Write the HTML report."),
+    "bench": ("probe.cli.bench", "Measure the verdicts on lab platforms whose deeds are known."),
     "verify": ("probe.cli.verify", "Check the database: every byte, every reference."),
 }
 

@@ -1,14 +1,18 @@
 """How the verdicts compare with what the lab platforms log that they did. Read only after everything is judged."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from probe.attribution.cases import Sent
 from probe.attribution.intervals import Interval, wilson
 from probe.attribution.pipeline import Analysis
+from probe.attribution.verdicts import Verdict
 from probe.evidence.case import NON_COMPLIANCES
-from probe.lab.log import LabLog
+from probe.lab.log import LabEntry, LabLog
 from probe.store.store import Store
+from probe.wire.values import Exchange
 
 
 @dataclass(frozen=True)
@@ -44,18 +48,40 @@ class Truth:
         }
 
 
+@dataclass(frozen=True)
+class Known:
+    """A hosted answer that counts: what was sent and came, what the lab's log says of it, and the verdict, if any."""
+
+    route: str
+    sent: Sent
+    exchange: Exchange
+    entry: LabEntry | None
+    verdict: Verdict | None
+
+    @property
+    def author(self) -> str:
+        """``model`` or ``platform``; whatever the log does not know was passed through."""
+        return self.entry.author if self.entry is not None else "model"
+
+
+def known_answers(store: Store, analysis: Analysis, log: LabLog) -> Iterator[Known]:
+    """Yield every hosted answer that was a non-compliance or that the platform wrote, found in the log by its id."""
+    for found in analysis.routes:
+        verdicts = {verdict.exchange_id: verdict for verdict in found.verdicts}
+        for sent in analysis.cases[found.route.id]:
+            exchange = sent.case.exchange or store.exchange(sent.case.exchange_id)
+            headers = {name.lower(): value for name, value in exchange.response_headers}
+            entry = log.find(headers.get("x-request-id"))
+            known = Known(found.route.name, sent, exchange, entry, verdicts.get(exchange.id))
+            if known.author == "platform" or sent.case.outcome in NON_COMPLIANCES:
+                yield known
+
+
 def compare(store: Store, analysis: Analysis, log: LabLog) -> Truth:
     """Compare all verdicts of an analysis with the log."""
     confusion: Counter[tuple[str, str, str]] = Counter()
-    for found in analysis.routes:
-        who = {verdict.exchange_id: verdict.who for verdict in found.verdicts}
-        for sent in analysis.cases[found.route.id]:
-            exchange = store.exchange(sent.case.exchange_id)
-            headers = {name.lower(): value for name, value in exchange.response_headers}
-            entry = log.find(headers.get("x-request-id"))
-            author = entry.author if entry is not None else "model"
-            if author == "platform" or sent.case.outcome in NON_COMPLIANCES:
-                confusion[found.route.name, author, who.get(exchange.id, "not seen")] += 1
+    for known in known_answers(store, analysis, log):
+        confusion[known.route, known.author, known.verdict.who if known.verdict else "not seen"] += 1
     n = sum(confusion.values())
     right = sum(count for (_, author, verdict), count in confusion.items() if author == verdict)
     model = sum(count for (_, author, _), count in confusion.items() if author == "model")
