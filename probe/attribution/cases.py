@@ -1,7 +1,7 @@
 """From stored exchanges to cases: read, judge, count tokens, score under the twin. Scores are cached in the store."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from probe.errors import ProbeError, ScoringError
@@ -9,7 +9,7 @@ from probe.evidence.case import Case, normalised
 from probe.evidence.repetition import TextChance, repeated_texts
 from probe.evidence.systems import GENERIC_SYSTEMS
 from probe.ids import json_hash
-from probe.judge.base import Judge
+from probe.judge.base import Judge, Judgement
 from probe.scoring.base import Scorer, TextScore
 from probe.store.rows import ExchangeRef, OutcomeRow, RouteRow
 from probe.store.scores import score_key
@@ -17,7 +17,7 @@ from probe.store.store import Store
 from probe.traces.values import Message, Trace
 from probe.wire.catalogue import load_backend
 from probe.wire.dialects import dialect
-from probe.wire.signatures import match_signatures
+from probe.wire.signatures import CANNED, Match, match_signatures
 from probe.wire.values import RequestReading
 
 PROMPTS_PER_TEXT = 32
@@ -25,6 +25,8 @@ PROMPTS_PER_TEXT = 32
 
 PROMPTS_PER_SYSTEM = 8
 """Of these, how many again under each generic system prompt."""
+
+_Ask = Callable[[Sequence[int], Sequence[int]], Awaitable[TextScore]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def read_cases(
         named = {match.author for match in matches if match.author != "unknown"}
         # Two declarations that contradict each other declare nothing.
         author = named.pop() if len(named) == 1 else None
-        judgement = judge.judge(reading, exchange.status, author, blocked=author is not None)
+        judgement = _known(judge.judge(reading, exchange.status, author, blocked=author is not None), matches)
         try:
             request = speaks.read_request(exchange.request_body)
         except ProbeError as error:
@@ -87,6 +89,16 @@ def read_cases(
             Sent(case, ref.route_id, ref.run_id, ref.repeat, request.messages, _unscorable(case, request), row)
         )
     return found
+
+
+def _known(judgement: Judgement, matches: Sequence[Match]) -> Judgement:
+    """Return the judgement, or ``refused`` where the whole text is a known message of a platform, in any language."""
+    message = next(
+        (m for m in matches if m.signature.startswith(CANNED) and m.sentence.startswith("The text is")), None
+    )
+    if message is None or judgement.outcome not in {"ungradable", "complied"}:
+        return judgement
+    return Judgement("refused", judgement.confidence, message.sentence)
 
 
 def _nonce(trace: Trace | None) -> str | None:
@@ -156,6 +168,19 @@ class ScoringDesk:
                 reason = "the twin could not score it"
         return replace(sent, case=replace(sent.case, unscored=reason))
 
+    async def ended(self, sent: Sent) -> Sent:
+        """Return the case with the probability that the twin ends the text there, where it is said to have ended."""
+        case = sent.case
+        said = case.outcome == "complied" and case.reading.finish_reason == "stop" and not case.reading.reasoning
+        if self.scorer is None or sent.unscorable is not None or not said:
+            return sent
+        try:
+            ending = (await self._ending(sent.messages, case.reading.text)).logprob
+        except ScoringError as error:
+            self.failure = self.failure or str(error)
+            return sent
+        return replace(sent, case=replace(case, ending=ending))
+
     async def chances(self, hosted: Sequence[Sent]) -> dict[str, TextChance]:
         """Score every repeated refusal under its own prompts and further ones that were refused.
 
@@ -200,13 +225,20 @@ class ScoringDesk:
 
     async def _score(self, messages: tuple[Message, ...], text: str, reasoning: str = "") -> TextScore:
         assert self.scorer is not None
-        prompt, ids = await self._prompt(messages), await self.scorer.answer_ids(messages, text, reasoning)
-        key = score_key(self.scorer.name, self.scorer.version, self.weights, prompt, ids)
+        ids = await self.scorer.answer_ids(messages, text, reasoning)
+        return await self._cached(self.scorer.score, self.scorer.version, await self._prompt(messages), ids)
+
+    async def _ending(self, messages: tuple[Message, ...], text: str) -> TextScore:
+        assert self.scorer is not None
+        ids = await self.scorer.text_ids(text)
+        return await self._cached(self.scorer.ends, f"{self.scorer.version}/end", await self._prompt(messages), ids)
+
+    async def _cached(self, ask: _Ask, version: str, prompt: tuple[int, ...], ids: tuple[int, ...]) -> TextScore:
+        assert self.scorer is not None
+        key = score_key(self.scorer.name, version, self.weights, prompt, ids)
         score = self.store.score(key)
         if score is None:
-            score = await self.scorer.score(prompt, ids)
-            self.store.save_score(
-                key, score, scorer=self.scorer.name, version=self.scorer.version, weights=self.weights
-            )
+            score = await ask(prompt, ids)
+            self.store.save_score(key, score, scorer=self.scorer.name, version=version, weights=self.weights)
         self.tick()
         return score

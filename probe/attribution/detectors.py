@@ -42,16 +42,22 @@ class Norms:
             [*genuine, *(case for case in controls if case.score is not None)],
             prompt_differs=counts.prompt_differs,
             hosted_controls=[case for case in controls if case.score is not None],
+            hosted_answers=[c for c in hosted if not c.control and c.outcome == "complied" and c.score is not None],
         )
         estimate = wording.estimate
         power = estimate.power if estimate is not None and estimate.differs else None
+        # Where the route turned greedy, each prompt has one answer, and its words recur however it was asked.
+        greedy = estimate is not None and estimate.greedy and estimate.differs
+        otherwise = wording.served_otherwise or greedy
         hidden = counts.prompt_differs
         return cls(
             accounting=counts,
             envelope=EnvelopeNorm.measure(hosted),
             timing=TimingNorm.measure(hosted),
             likelihood=wording,
-            repetition=RepetitionNorm.measure(hosted, twin, chances, prompt_differs=hidden, power=power),
+            repetition=RepetitionNorm.measure(
+                hosted, twin, chances, prompt_differs=hidden, power=power, otherwise=otherwise
+            ),
             nonce=NonceNorm.measure(hosted, twin, prompt_differs=hidden),
             consistency=ConsistencyNorm.measure(hosted, twin, prompt_differs=hidden, power=power),
         )

@@ -108,6 +108,12 @@ def oddest(evidence: Mapping[str, Evidence], tested: Panel) -> float:
     return max(wire_log_e(evidence, tested).values(), default=0.0)
 
 
+def odd_alone(evidence: Mapping[str, Evidence], tested: Panel) -> bool:
+    """Tell whether a response is made so oddly that this may count without its text: see ``merged``."""
+    odd = {name for name, value in wire_log_e(evidence, tested).items() if value >= SIGN}
+    return len(odd) >= 2 and ("likelihood" not in tested.text or "accounting" in odd)
+
+
 def text_log_e(evidence: Mapping[str, Evidence], tested: Panel) -> dict[str, float]:
     """Return the logs of the e-values of the text's detectors.
 
@@ -150,10 +156,8 @@ def merged(
 def _columns(evidence: Mapping[str, Evidence], tested: Panel, *, silent: bool) -> list[float]:
     text, wire = text_log_e(evidence, tested), wire_log_e(evidence, tested)
     alone = list(wire.values())
-    if not silent:
-        odd = {name for name, value in wire.items() if value >= SIGN}
-        if len(odd) < 2 or ("likelihood" in tested.text and "accounting" not in odd):
-            alone = [FLOOR] * len(alone)
+    if not silent and not odd_alone(evidence, tested):
+        alone = [FLOOR] * len(alone)
     return [*text.values(), *(said + made for said in text.values() for made in wire.values()), *alone]
 
 

@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probe.attribution.merging import MOST, Panel, log_e, saw_other_prompt, wire_log_e
+from probe.attribution.merging import MOST, SIGN, Panel, log_e, saw_other_prompt, wire_log_e
 from probe.evidence.base import Evidence
 from probe.evidence.case import Case, normalised
 from probe.evidence.likelihood import RATIOS
 from probe.evidence.repetition import RepetitionNorm
 
 ROUNDS = 500
+SHARE = 0.25
+"""Share of the refusals that is expected to be a silent platform's before anything is known."""
+
 PSEUDO = 0.5
 """Refusals that the prior on what a platform writes is worth."""
 
@@ -58,7 +61,7 @@ class Mixture:
         self._model = np.log([norm.share_if_model_case(f.case) for f in findings])
         self._new = _new_ratios(findings)
         # How an answer is made: like the ordinary ones, or odd in the way of one of the detectors.
-        made = [[0.0, *wire_log_e(f.evidence, tested).values()] for f in findings]
+        made = [[0.0, *_wire(f.evidence, tested)] for f in findings]
         self._made = np.array(made).reshape(len(findings), 1 + len(tested.wire))
         self._eligible = np.array([_tail(norm, f.case) <= REPEATED for f in findings], bool)
         self._other = np.array([_nonce(f.evidence) for f in findings])
@@ -80,8 +83,8 @@ class Mixture:
             made = np.logaddexp.reduce(way, axis=1)
             ratios = np.where(self._protected, np.minimum(text, 0.0), text) + made + self._other
             before, resp = resp, 1.0 / (1.0 + np.exp(-np.clip(odds + ratios, -MOST, MOST)))
-            # One half of a pseudo-refusal each way: a route with few refusals keeps its doubt.
-            share = (resp.sum() + 0.5) / (len(resp) + 1.0)
+            # One pseudo-refusal, more likely the model's: a route with few refusals keeps its doubt.
+            share = (resp.sum() + SHARE) / (len(resp) + 1.0)
             odds = float(np.log(share / (1.0 - share)))
             weight = resp[:, None] * np.exp(parts - text[:, None])
             kinds = (weight.sum(axis=0) + PSEUDO * self._prior) / (resp.sum() + PSEUDO)
@@ -98,6 +101,16 @@ class Mixture:
         share = np.where((same > 1e-9) & (total > 1e-9), same / np.maximum(total, 1e-9), 0.0)
         with np.errstate(divide="ignore"):
             return np.asarray(np.where(self._eligible, np.log(share), -np.inf) - self._model)
+
+
+def _wire(evidence: Mapping[str, Evidence], tested: Panel) -> list[float]:
+    """Return log e-values of how an answer is made: an odd envelope or pace alone is taken as chance.
+
+    Bursts of traffic hit neighbouring answers, and would be a small platform's whole doing.
+    """
+    logs = wire_log_e(evidence, tested)
+    odd = {name for name, value in logs.items() if value >= SIGN}
+    return [value if len(odd) >= 2 or "accounting" in odd else min(value, 0.0) for value in logs.values()]
 
 
 def _tail(norm: RepetitionNorm, case: Case) -> float:

@@ -12,6 +12,7 @@ from probe.attribution.rows import effect_row
 from probe.attribution.stored import hosted_pairs, stored_effects
 from probe.attribution.verdicts import Finding, Verdict, decide
 from probe.evidence.case import Case
+from probe.evidence.endings import stops_short
 from probe.judge.base import Judge
 from probe.judge.rules import RulesJudge
 from probe.scoring.base import Scorer
@@ -55,6 +56,13 @@ class _Study:
     progress: Progress
     judge: Judge
     scored: int = 0
+    desks: dict[str, ScoringDesk] = field(default_factory=dict)
+
+    def desk(self, twin: RouteRow) -> ScoringDesk:
+        """Return the desk of a twin: one for all of its hosted routes, which ask for the same prompts."""
+        if twin.id not in self.desks:
+            self.desks[twin.id] = ScoringDesk(self.store, self.scorers.get(twin.name), twin.weights_id, self.tick)
+        return self.desks[twin.id]
 
     def tick(self) -> None:
         self.scored += 1
@@ -86,21 +94,40 @@ async def analyze(store: Store, scorers: Mapping[str, Scorer], progress: Progres
     return result
 
 
-async def _hosted(study: _Study, route: RouteRow, twin: RouteRow, cases: Mapping[str, list[Sent]]) -> RouteAnalysis:
-    desk = ScoringDesk(study.store, study.scorers.get(twin.name), twin.weights_id, study.tick)
+async def _hosted(study: _Study, route: RouteRow, twin: RouteRow, cases: dict[str, list[Sent]]) -> RouteAnalysis:
+    desk = study.desk(twin)
+    twins = cases.get(twin.id, [])
     hosted = await _gather([desk.counted(sent) for sent in cases[route.id]])
+    hosted = await _gather([desk.ended(sent) for sent in hosted])
+    hosted = _cut_short(hosted, await _gather([desk.ended(sent) for sent in twins]))
+    cases[route.id] = hosted
     # What is known of the twin's own answers sets the null; more of them than refusals are needed for its tail.
-    own = await _gather([desk.scored(sent) for sent in _genuine(cases.get(twin.id, []))])
+    own = await _gather([desk.scored(sent) for sent in _genuine(twins)])
     hosted = await _gather([desk.scored(sent) if _worth_scoring(sent) else _as_is(sent) for sent in hosted])
     norms = Norms.measure(
         [sent.case for sent in hosted],
-        _scored_where_known(cases.get(twin.id, []), own),
+        _scored_where_known(twins, own),
         [sent.case for sent in own],
         await desk.chances(hosted),
     )
     findings = tuple(norms.examine(sent.case) for sent in hosted)
     verdicts = tuple(decide(findings, norms.repetition))
     return RouteAnalysis(route, twin, findings, verdicts, (), norms.accounting.finding, _why_unscored(desk))
+
+
+def _cut_short(hosted: Sequence[Sent], twins: Sequence[Sent]) -> list[Sent]:
+    """Give answers that claim to have ended where the weights would go on the outcome ``cut``."""
+    short = stops_short([sent.case for sent in hosted], [sent.case for sent in twins])
+    return [
+        replace(
+            sent,
+            case=replace(sent.case, outcome="cut"),
+            outcome=replace(sent.outcome, outcome="cut", reason=short[sent.case.exchange_id]),
+        )
+        if sent.case.exchange_id in short
+        else sent
+        for sent in hosted
+    ]
 
 
 def _with_effects(store: Store, found: RouteAnalysis) -> RouteAnalysis:
@@ -129,8 +156,8 @@ def _genuine(own: Sequence[Sent]) -> list[Sent]:
 
 
 def _worth_scoring(sent: Sent) -> bool:
-    """Every refusal, and of the controls about every second one: enough to see a sampler that differs."""
-    return sent.case.refused or (sent.case.control and int(sent.case.trace_id[-1], 16) % 2 == 0)
+    """Every refusal, and about every second other answer: enough to see a sampler or a prompt that differs."""
+    return sent.case.refused or (sent.case.outcome == "complied" and int(sent.case.trace_id[-1], 16) % 2 == 0)
 
 
 def _why_unscored(desk: ScoringDesk) -> str | None:

@@ -25,8 +25,9 @@ class StoredSides:
 
 def stored_sides(store: Store, route: RouteRow) -> StoredSides:
     """Read the sides of one route."""
-    outcomes: dict[str, Outcome] = {row.exchange_id: row.outcome for row in store.outcomes(judge=RulesJudge.name)}
-    who: dict[str, Who] = {key: row.who for key, row in store.verdicts().items()}
+    rows = store.outcomes(judge=RulesJudge.name, route_id=route.id)
+    outcomes: dict[str, Outcome] = {row.exchange_id: row.outcome for row in rows}
+    who: dict[str, Who] = {key: row.who for key, row in store.verdicts(route_id=route.id).items()}
     sides, ids = {}, {}
     for ref in store.refs(route_id=route.id):
         if ref.answered and ref.run_id and ref.trace_id and ref.repeat is not None and ref.id in outcomes:
@@ -53,16 +54,16 @@ def stored_effects(store: Store, route: RouteRow, twin: RouteRow, *, level: floa
     A trial that was given up is a pair with a missing side (outcome ``error``); one that was not sent yet, because the
     run is unfinished, is no pair.
     """
-    hosted, own, traces = stored_sides(store, route), stored_sides(store, twin), store.traces()
+    hosted, own, kinds = stored_sides(store, route), stored_sides(store, twin), store.trace_kinds()
     pairs = []
     for place, trial in hosted.trials.items():
-        trace, other = traces[trial.trace_id], own.trials.get(place)
-        if trace.control or other is None or "planned" in {trial.state, other.state}:
+        (family, control), other = kinds[trial.trace_id], own.trials.get(place)
+        if control or other is None or "planned" in {trial.state, other.state}:
             continue
         pairs.append(
             Pair(
                 trace_id=trial.trace_id,
-                family=trace.family,
+                family=family,
                 hosted=hosted.sides.get(place, Side("error")),
                 twin=own.sides.get(place, Side("error")),
             )

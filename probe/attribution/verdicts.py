@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from probe.attribution.merging import FLOOR, MOST, Open, Panel, log_e, oddest, text_log_e, totals
+from probe.attribution.merging import FLOOR, MOST, SIGN, Open, Panel, log_e, odd_alone, oddest, text_log_e, totals
 from probe.attribution.mixture import Finding, Mixture, facts
 from probe.evidence.base import Evidence
 from probe.evidence.case import NON_COMPLIANCES
@@ -137,7 +137,7 @@ def _doubt(evidence: Mapping[str, Evidence], weighed: _Weighed) -> str | None:
         return "The weights would not write such a text, but the route's prompt, weights or sampling may be why."
     if float(wording.get(WHOLE, 0.0)) >= -math.log(weighed.alpha):
         return "Most of the text is what the weights write, and a few of its words are not."
-    if oddest(evidence, weighed.tested) >= -math.log(weighed.alpha):
+    if odd_alone(evidence, weighed.tested) or (log_e(evidence, "accounting") or 0.0) >= SIGN:
         return _contradiction(evidence)
     if weighed.log_e >= -math.log(weighed.alpha):
         return _neither(evidence, weighed)

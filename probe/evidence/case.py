@@ -32,7 +32,8 @@ class Case:
     ``prompt_tokens`` and ``text_tokens`` are counts under the twin's tokenizer and template, ``None`` where no twin can
     count. ``score`` is the text under the twin, or ``None`` with the reason in ``unscored``. ``sampling`` is what the
     request stated. ``exchange`` are the raw bytes and times. ``repeat`` numbers the trials of one trace. ``nonce`` is
-    what the trace asks any reply to carry.
+    what the trace asks any reply to carry. ``ending`` is the log of the probability that the twin stops where the text
+    stops, or ``None`` where that was not asked.
     """
 
     exchange_id: str
@@ -49,6 +50,7 @@ class Case:
     exchange: Exchange | None = None
     repeat: int | None = None
     nonce: str | None = None
+    ending: float | None = None
 
     @property
     def refused(self) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probe.evidence.base import Evidence
+from probe.evidence.breaks import BreakNorm
 from probe.evidence.case import Case
 from probe.evidence.conformal import (
     COMMON,
@@ -48,8 +49,8 @@ LONG_ENOUGH = 40
 HORIZONS = (0.1, 0.3, 0.6)
 """Quantiles of the controls' sizes before which an answer may have broken off; three wagers of equal stake."""
 
-BROKEN = 0.8
-"""Stake on where an answer broke off; the rest is on how its beginning is made."""
+BROKEN, BREAKS = 0.03, 0.95
+"""Stakes on where an answer broke off and on how often answers do; the rest is on how its beginning is made."""
 
 _NAMED = 3
 _STRIKING = 0.05
@@ -75,6 +76,7 @@ class EnvelopeNorm:
     total: Codes
     sizes: Codes
     cut: npt.NDArray[np.bool_]
+    breaks: BreakNorm = field(default_factory=BreakNorm)
     _known: dict[tuple[bytes, bytes], tuple[float, int]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -103,6 +105,7 @@ class EnvelopeNorm:
             total=np.array([p[1] for p in pieces], dtype=np.int64),
             sizes=np.array([_size(case) for case in cases], dtype=np.int64),
             cut=np.array([case.outcome == "cut" for case in cases], dtype=bool),
+            breaks=BreakNorm.measure(cases),
         )
 
     def row(self, case: Case) -> tuple[Features, Codes, int, int]:
@@ -213,9 +216,10 @@ def envelope(case: Case, norm: EnvelopeNorm) -> Evidence:
     mechanism = None
     broke = _broke_off(_size(case), norm, chosen) if case.outcome == "cut" else None
     if broke is not None and case.exchange is not None:
-        facts |= {"bytes": _size(case), "broke_off_e": round(broke, 4)}
-        e_value = BROKEN * broke + (1.0 - BROKEN) * e_value
-        if broke > 1.0:
+        often = norm.breaks.of(case)
+        facts |= {"bytes": _size(case), "broke_off_e": round(broke, 4), "breaks_e": round(often, 4)}
+        e_value = BROKEN * broke + BREAKS * often + (1.0 - BROKEN - BREAKS) * e_value
+        if max(broke, often) > 1.0:
             mechanism = None if norm.cut[chosen].any() else CUT
             sentence = f"{_cut_words(case, norm, chosen)} {sentence}"
             exhibit = exhibit or f"the answer ends with {case.exchange.response_body[-60:]!r}"
@@ -290,5 +294,5 @@ def _cut_words(case: Case, norm: EnvelopeNorm, chosen: Indices) -> str:
     many = "none" if not earlier else str(earlier)
     return (
         f"The answer breaks off after {size} bytes; {longer} of the route's controls got as far and further, "
-        f"and {many} of {len(chosen)} broke off."
+        f"and {many} of {len(chosen)} broke off. In all, {norm.breaks.sentence}."
     )

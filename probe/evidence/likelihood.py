@@ -37,13 +37,16 @@ class LikelihoodNorm:
 
     ``own`` are those of all genuine texts (the twin's answers, the route's controls), ``controls`` those of the
     route's controls among them, which tell of a route that serves other weights, and of its precision: 4-bit weights
-    write texts that the twin's do not quite expect, and such values cap those of tested texts. ``prompt_differs`` says
-    that the model behind the route saw another prompt than the one we can score under. ``estimates``: the sampler that
-    the controls show, per sampler asked for. ``greedy``: the margins of genuine texts at temperature 0.
+    write texts that the twin's do not quite expect, and such values cap those of tested texts. ``answers``: those of
+    the route's answers to the other traces, which tell of a prompt that is changed on its way where it is restricted.
+    ``prompt_differs`` says that the model behind the route saw another prompt than the one we can score under.
+    ``estimates``: the sampler that the controls show, per sampler asked for. ``greedy``: the margins of genuine texts
+    at temperature 0.
     """
 
     own: tuple[float, ...] = ()
     controls: tuple[float, ...] = ()
+    answers: tuple[float, ...] = ()
     prompt_differs: bool = False
     greedy: GreedyNorm = field(default_factory=GreedyNorm)
     estimates: Mapping[Sampler, Estimate] = field(default_factory=dict)
@@ -55,7 +58,15 @@ class LikelihoodNorm:
         They are judged under the sampler that they show, so that another temperature alone does not count.
         """
         unlike = any(not found.fits for found in self.estimates.values())
-        return unlike or _too_many(self.controls) or self.greedy.served_otherwise
+        return unlike or _too_many(self.controls) or self.answers_differ or self.greedy.served_otherwise
+
+    @property
+    def answers_differ(self) -> bool:
+        """Whether answers to the traces themselves are foreign to the weights: the model saw other words than we sent.
+
+        A platform that blots out or rewrites parts of a prompt makes the model talk of other things, refusals included.
+        """
+        return _too_many(self.answers)
 
     @property
     def estimate(self) -> Estimate | None:
@@ -64,12 +75,18 @@ class LikelihoodNorm:
 
     @classmethod
     def measure(
-        cls, cases: Sequence[Case], *, hosted_controls: Sequence[Case] | None = None, prompt_differs: bool = False
+        cls,
+        cases: Sequence[Case],
+        *,
+        hosted_controls: Sequence[Case] | None = None,
+        hosted_answers: Sequence[Case] = (),
+        prompt_differs: bool = False,
     ) -> "LikelihoodNorm":
         """Measure genuine texts: the twin's own answers, and answers to controls.
 
         ``hosted_controls``: the hosted route's answers to controls, which may or may not be among ``cases`` as well.
         Without them all controls among ``cases`` count as the route's, and its sampler is taken as asked for.
+        ``hosted_answers``: its scored answers to the other traces.
         """
         hosted = [c for c in cases if c.control] if hosted_controls is None else [*hosted_controls]
         ids = {id(case) for case in hosted} | {(case.exchange_id, case.trace_id) for case in hosted_controls or ()}
@@ -81,10 +98,12 @@ class LikelihoodNorm:
         )
         own = [_log_e(case, used) for case, used in twins if not used[0].greedy]
         controls = [_log_e(case, used) for case, used in theirs if not used[0].greedy]
+        pairs = [(case, _samplers(case, estimates)) for case in hosted_answers if _untestable(case) is None]
         cold = tuple(_margins(case) for case, used in theirs if used[0].greedy)
         return cls(
             own=tuple(sorted([*own, *controls])),
             controls=tuple(sorted(controls)),
+            answers=tuple(sorted(_log_e(case, used) for case, used in pairs if not used[0].greedy)),
             prompt_differs=prompt_differs,
             greedy=GreedyNorm((*(_margins(case) for case, used in twins if used[0].greedy), *cold), cold),
             estimates=estimates,
@@ -116,7 +135,7 @@ class LikelihoodNorm:
 
     def _ranks(self, log_e: float) -> list[float]:
         found = []
-        for values in (self.own, self.controls):
+        for values in (self.own, self.controls, self.answers):
             above = len(values) - bisect_left(values, log_e)
             if above:
                 found.append((above + 1) / (len(values) + 1))
@@ -283,7 +302,11 @@ def _weighed(
     if raw > 0 and (norm.prompt_differs or norm.served_otherwise):
         facts["log_e_without_protection"] = facts.pop("log_e")
         del facts[RATIOS]
-        why = "the model saw another prompt" if norm.prompt_differs else "so are the route's answers to controls"
+        why = "so are the route's answers to controls"
+        if norm.prompt_differs:
+            why = "the model saw another prompt"
+        elif norm.answers_differ:
+            why = "so are the route's answers to the other traces: the model may have seen other words than were sent"
         return Evidence(NAME, VERSION, 0.0, 0.0, f"{sentences[1]}, but {why}, so that this proves nothing.", facts)
     llr = float(np.logaddexp.reduce(ratios) - math.log(len(ratios)))
     return Evidence(NAME, VERSION, log_e, llr, sentences[0], facts, exhibit)

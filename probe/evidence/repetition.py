@@ -69,12 +69,14 @@ class RepetitionNorm:
         *,
         prompt_differs: bool = False,
         power: float | None = None,
+        otherwise: bool | None = None,
     ) -> "RepetitionNorm":
         """Count texts on both routes.
 
         ``chances``: texts scored under prompts of the study, at temperature 1. ``power`` (1/temperature) replaces the
         one that requests state, where the route's controls show another: probabilities are then those of the tokens'
-        tables at that power, and a text without them counts as one that the weights may always write.
+        tables at that power, and a text without them counts as one that the weights may always write. ``otherwise``:
+        whether the route serves other weights, as the likelihood found; asked again here where it is not given.
         """
         refusals: dict[str, list[Case]] = defaultdict(list)
         for case in hosted:
@@ -103,7 +105,6 @@ class RepetitionNorm:
         scored = bool(usable) or any(known is not None for known in logs.values())
         world = World(rate, own, lambda case: logs.get(case.exchange_id), scored)
         near = NearCopies.measure(traces, world)
-        others = [len(found) - 1 for found in near.shares]
         return cls(
             copies=copies,
             refused_traces=len(per_trace),
@@ -114,12 +115,10 @@ class RepetitionNorm:
             chances=usable,
             tails=tails,
             prompt_differs=prompt_differs,
-            served_otherwise=served_otherwise(hosted),
+            served_otherwise=served_otherwise(hosted) if otherwise is None else otherwise,
             log_es=_log_es(traces, shares, usable, near, world),
             near=near,
-            near_tails=[
-                poisson_binomial_tail([p] * (len(per_trace) - 1), k) for p, k in zip(near.model, others, strict=True)
-            ],
+            near_tails=_near_tails(near, len(per_trace) - 1),
             steered=frozenset(steered),
         )
 
@@ -238,6 +237,11 @@ def _tail(chance: TextChance | None, rate: float, share: float, others: int, tra
         return poisson_binomial_tail([share] * traces, others)
     known = [min(p / rate, 1.0) for p in chance.probabilities[:traces]]
     return poisson_binomial_tail([*known, *[share] * (traces - len(known))], others)
+
+
+def _near_tails(near: NearCopies, traces: int) -> list[float]:
+    others = [len(found) - 1 for found in near.shares]
+    return [poisson_binomial_tail([p] * traces, k) for p, k in zip(near.model, others, strict=True)]
 
 
 def repeated_texts(hosted: Sequence[Case], least: int = 2) -> list[str]:

@@ -6,6 +6,7 @@ counts, tool calls, whether there was reasoning; and what depends on the size of
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from probe.wire.fields import table
@@ -25,6 +26,8 @@ others have it null or not at all; what it holds tells nothing here."""
 
 _FILTERS = re.compile(r"filter|moderation|safety|guardrail|draft", re.IGNORECASE)
 """Keys of findings about the content, and of speculative decoding: their inner shape depends on the text."""
+
+_TEXTS = frozenset({"content", "refusal", "reasoning", "reasoning_content", "thinking"})
 
 _DEPTH, _PATHS = 6, 120
 
@@ -51,7 +54,7 @@ def _paths(value: Any, path: str, depth: int) -> Iterator[str]:
             if key in SPOKEN:
                 continue
             below = f"{path}.{key[:40]}" if path else key[:40]
-            if _FILTERS.search(key):
+            if _is_filter(key):
                 continue
             yield from _paths(inner, below, depth + 1)
     elif isinstance(value, list) and value and depth < _DEPTH:
@@ -60,12 +63,24 @@ def _paths(value: Any, path: str, depth: int) -> Iterator[str]:
         yield f"{path}:{_kind(value)}"
 
 
+@lru_cache(maxsize=1024)
+def _is_filter(key: str) -> bool:
+    return _FILTERS.search(key) is not None
+
+
+# A count may be written as 0 or 0.00012: both are numbers.
+_KINDS: Mapping[type, str] = {
+    bool: "bool",
+    int: "number",
+    float: "number",
+    str: "text",
+    dict: "object",
+    list: "list",
+}
+
+
 def _kind(value: Any) -> str:
-    # A count may be written as 0 or 0.00012: both are numbers.
-    if isinstance(value, bool):
-        return "bool"
-    kinds: Mapping[type, str] = {int: "number", float: "number", str: "text", dict: "object", list: "list"}
-    return kinds.get(type(value), "null")
+    return _KINDS.get(type(value), "null")
 
 
 def spoken(document: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
@@ -100,22 +115,27 @@ def _part(part: str, *, first: bool) -> str:
 
 def choice_of(document: Any) -> Mapping[str, Any]:
     """Return the first choice of a chat completion (or chunk), empty where there is none."""
-    choices = table(document).get("choices")
-    return table(choices[0]) if isinstance(choices, list) and choices else {}
+    choices = document.get("choices") if isinstance(document, dict) else None
+    return table(choices[0]) if choices and isinstance(choices, list) else {}
 
 
 def message_of(document: Any) -> Mapping[str, Any]:
     """Return the message or delta of a document of either dialect, empty where there is none."""
     choice = choice_of(document)
-    return table(choice.get("delta")) or table(choice.get("message")) or table(table(document).get("message"))
+    if choice:
+        for key in ("delta", "message"):
+            found = choice.get(key)
+            if found and isinstance(found, dict):
+                return found
+    return table(table(document).get("message"))
 
 
 def text_length(document: Any) -> int:
     """Return the number of characters that a document adds to the text, its reasoning or its refusal."""
-    message = message_of(document)
     total = 0
-    for key in ("content", "refusal", "reasoning", "reasoning_content", "thinking"):
-        value = message.get(key)
+    for key, value in message_of(document).items():
+        if key not in _TEXTS:
+            continue
         if isinstance(value, str):
             total += len(value)
         elif isinstance(value, list):

@@ -8,6 +8,7 @@ order, is the template, what lies between is a slot.
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -142,7 +143,7 @@ class Sketches:
         """
         from datasketch import MinHashLSH
 
-        index = MinHashLSH(threshold=_ALIKE, num_perm=_PERMUTATIONS)
+        index = MinHashLSH(num_perm=_PERMUTATIONS, params=_bands())
         members: list[list[str]] = []
         common: list[tuple[Hashable, ...]] = []
         longest: list[int] = []
@@ -166,6 +167,15 @@ class Sketches:
                 longest.append(len(words))
             index.insert(text, self._signatures[text])
         return [tuple(group) for group in members if len(group) > 1]
+
+
+@cache
+def _bands() -> tuple[int, int]:
+    """Return number and rows of the bands that suit ``_ALIKE``: found by integrating, which takes its time."""
+    from datasketch import MinHashLSH
+
+    index = MinHashLSH(threshold=_ALIKE, num_perm=_PERMUTATIONS)
+    return index.b, index.r
 
 
 def _pairs(words: Sequence[str]) -> list[tuple[str, ...]]:

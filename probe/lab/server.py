@@ -35,6 +35,9 @@ _SAMPLING = {
 }
 """Names that clients of the fronts use, and llama.cpp's names for them."""
 
+_DEFAULTS: Mapping[str, float] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
+"""What a request that does not say is served with, as hosted providers do; llama.cpp itself would filter."""
+
 
 class LabServer(Startable):
     """One HTTP server for several platforms: ``/<platform>/v1/chat/completions`` or ``/<platform>/api/chat``.
@@ -144,7 +147,8 @@ class LabServer(Startable):
             return web.json_response({"error": {"message": "messages and model are required", "code": 400}}, status=400)
         if model != self._model:
             return web.json_response({"error": {"message": f"model {model!r} not found", "code": 404}}, status=404)
-        sampling = {_SAMPLING[k]: v for k, v in {**body, **(body.get("options") or {})}.items() if k in _SAMPLING}
+        stated = {**body, **(body.get("options") or {})}
+        sampling = {**_DEFAULTS, **{_SAMPLING[k]: v for k, v in stated.items() if k in _SAMPLING}}
         draws = self._chances[platform.name].of(messages, sampling)
         settings = FrontSettings(
             include_usage=bool((body.get("stream_options") or {}).get("include_usage")),

@@ -80,6 +80,14 @@ class Scorer(Tokens, Protocol):
         """Score token ids ``continuation`` given token ids ``prompt``."""
         ...
 
+    async def ends(self, prompt: Sequence[int], continuation: Sequence[int]) -> TextScore:
+        """Return one ``TokenScore``: that of the token that ends the generation, standing after ``continuation``.
+
+        Weights may know several such tokens; it is the most probable one, so that the probability of ending there is
+        larger by a factor of at most their number.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Release the connection."""
         ...

@@ -25,6 +25,8 @@ _FLOOR = -1e4
 _KEEP_ALIVE_S = 2.0
 """Shorter than the 5 s after which llama.cpp's HTTP server hangs up on an idle connection."""
 
+_NO_PROMPT = "llama.cpp gives no probability for the first token of all: the prompt must not be empty."
+
 _HUNG_UP = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 """The server closed a kept connection while the request was on its way; it does so after 100 requests, too. What is
 asked here changes nothing in the server, so that it can be asked again."""
@@ -123,9 +125,7 @@ class LlamaCppScorer:
         if not self.vocabulary:
             await self.open()
         if continuation and not prompt:
-            raise ScoringError(
-                "llama.cpp gives no probability for the first token of all: the prompt must not be empty."
-            )
+            raise ScoringError(_NO_PROMPT)
         before, scores = list(prompt), list[TokenScore]()
         async with self._limit:
             for run in self._runs(continuation):
@@ -135,6 +135,28 @@ class LlamaCppScorer:
                     scores += self._read(await self._force(before, run, self._top), run)
                 before += run
         return TextScore(tuple(scores), self.vocabulary)
+
+    async def ends(self, prompt: Sequence[int], continuation: Sequence[int]) -> TextScore:
+        """Score the end of the generation after ``continuation``, in one request.
+
+        The empty grammar allows nothing but a token that ends the generation, whichever these are for the weights, and
+        the most probable of them is drawn; its probability is reported as if there were no grammar.
+        """
+        if not self.vocabulary:
+            await self.open()
+        before = [*prompt, *continuation]
+        if not before:
+            raise ScoringError(_NO_PROMPT)
+        async with self._limit:
+            answer = await self._ask_for(before, 'root ::= ""', 1, self._top)
+        try:
+            (entry,) = answer["completion_probabilities"]
+            end = _token(entry)
+        except (KeyError, TypeError, ValueError):
+            end = None
+        if end is None or answer.get("content") or answer.get("stop_type") != "eos":
+            raise ScoringError(f"{self._url} does not report how probable it is that a text ends where it ends.")
+        return TextScore((end,), self.vocabulary)
 
     def _runs(self, tokens: Sequence[int]) -> Iterator[list[int]]:
         """Cut into what can be forced at once, and single parts of characters."""
@@ -153,10 +175,14 @@ class LlamaCppScorer:
             raise ScoringError(f"{self._url} does not report the probability of token {token}.") from error
 
     async def _force(self, prompt: list[int], tokens: Sequence[int], top: int) -> dict[str, Any]:
+        literals = " ".join(f"<[{token}]>" for token in tokens)
+        return await self._ask_for(prompt, f"root ::= {literals}", len(tokens), top)
+
+    async def _ask_for(self, prompt: list[int], grammar: str, count: int, top: int) -> dict[str, Any]:
         body = {
             "prompt": prompt,
-            "grammar": "root ::= " + " ".join(f"<[{token}]>" for token in tokens),
-            "n_predict": len(tokens),
+            "grammar": grammar,
+            "n_predict": count,
             "temperature": 0,
             "n_probs": top,
             "post_sampling_probs": False,

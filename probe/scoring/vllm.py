@@ -57,6 +57,7 @@ class VllmScorer:
         self._session: aiohttp.ClientSession | None = None
         self._texts: dict[str, tuple[int, ...]] = {}
         self._max_tokens: int | None = None
+        self._end: int | None = None
         self.version = f"1/{weights}/top{top}"
         self.vocabulary = vocabulary
 
@@ -130,6 +131,34 @@ class VllmScorer:
             entries = await self._prompt_logprobs(ids, self._top)
         pairs = zip(continuation, entries[len(prompt) :], strict=True)
         return TextScore(tuple(self._token(token, entry) for token, entry in pairs), self.vocabulary)
+
+    async def ends(self, prompt: Sequence[int], continuation: Sequence[int]) -> TextScore:
+        """Score the token that ends an answer, as one more token of the text, in one request.
+
+        It is the first special token that the chat template writes after an answer (found out once).
+        """
+        if self._end is None:
+            self._end = await self._find_end()
+        return await self.score([*prompt, *continuation], [self._end])
+
+    async def _find_end(self) -> int:
+        """Return the end token; templates that write none after the last answer begin the next turn with it (GLM)."""
+        last = [{"role": "user", "content": "Yes?"}, {"role": "assistant", "content": "Yes"}]
+        ongoing = {"add_generation_prompt": False, "continue_final_message": True}
+        open_ids, _ = await self._chat_ids(last, ongoing)
+        for messages in (last, [*last, last[0]]):
+            ids, names = await self._chat_ids(messages, {"add_generation_prompt": False})
+            after = zip(ids[len(open_ids) :], names[len(open_ids) :], strict=False)
+            found = [token for token, name in after if _SPECIAL.fullmatch(name)]
+            if found and ids[: len(open_ids)] == open_ids:
+                return found[0]
+        raise ScoringError(f"{self._url} does not tell which token ends an answer: its chat template writes none.")
+
+    async def _chat_ids(
+        self, messages: list[dict[str, str]], options: dict[str, bool]
+    ) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        body = {"model": self._model, "messages": messages, "return_token_strs": True, **options}
+        return _ids(await self._call("POST", "/tokenize", body))
 
     async def _prompt_logprobs(self, ids: list[int], top: int) -> list[Any]:
         body = {"model": self._model, "prompt": ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": top}

@@ -17,6 +17,7 @@ class Blobs:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
+        self._decompressor = zstandard.ZstdDecompressor()
 
     def put(self, data: bytes) -> str:
         """Store ``data`` unless it is there already; return its hash. Raises ``sqlite3.Error``."""
@@ -37,17 +38,19 @@ class Blobs:
         row = self._connection.execute("SELECT codec, size, data FROM blobs WHERE hash = ?", (key,)).fetchone()
         if row is None:
             raise StoreError(f"The body {key} is missing from the database.")
-        return unpack(key, *row)
+        return unpack(key, *row, decompressor=self._decompressor)
 
 
-def unpack(key: str, codec: str, size: int, data: bytes) -> bytes:
+def unpack(
+    key: str, codec: str, size: int, data: bytes, *, decompressor: zstandard.ZstdDecompressor | None = None
+) -> bytes:
     """Return the raw bytes of a row. Raises ``StoreError`` where they are not ``size`` bytes; the hash is not checked.
 
     (``verify`` checks it: hashing every body on every read would cost more than reading it.)
     """
     if codec == "zstd":
         try:
-            data = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+            data = (decompressor or zstandard.ZstdDecompressor()).decompress(data, max_output_size=size)
         except zstandard.ZstdError as error:
             raise StoreError(f"The body {key} is damaged: {error}.") from error
     if len(data) != size:

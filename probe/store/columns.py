@@ -8,7 +8,7 @@ from typing import Any
 
 def plain(text: str) -> str:
     """Return ``text`` as SQLite can hold it: a lone surrogate, which UTF-8 cannot say, becomes its escape."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def plain_or_none(text: str | None) -> str | None:
@@ -27,6 +27,8 @@ def to_json(value: Any) -> str:
     except ValueError:
         value = _finite(value)
         text = _dump(value, ascii_only=False)
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:  # a lone surrogate: escaped, it survives
@@ -36,13 +38,19 @@ def to_json(value: Any) -> str:
 
 def from_json(text: str) -> Any:
     """Return the value that :func:`to_json` wrote."""
-    return json.loads(text)
+    try:
+        value, end = _raw_decode(text)
+    except ValueError:
+        end = -1
+    return value if end == len(text) else json.loads(text)
+
+
+# What to_json writes has no blanks around it, and looking for them takes as long as reading a small value.
+_raw_decode = json.JSONDecoder().raw_decode
 
 
 def _dump(value: Any, *, ascii_only: bool) -> str:
-    return json.dumps(
-        value, ensure_ascii=ascii_only, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_simpler
-    )
+    return (_ASCII if ascii_only else _UNICODE).encode(value)
 
 
 def _simpler(value: Any) -> Any:
@@ -54,6 +62,13 @@ def _simpler(value: Any) -> Any:
     if hasattr(value, "item"):
         return value.item()
     raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
+# Made once: json.dumps makes an encoder at every call.
+_ASCII, _UNICODE = (
+    json.JSONEncoder(ensure_ascii=only, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_simpler)
+    for only in (True, False)
+)
 
 
 def _finite(value: Any) -> Any:

@@ -24,6 +24,8 @@ _VERDICT = _names(VerdictRow, "verdicts")
 _GATE = _names(GateRow, "gates")
 _EFFECT = _names(EffectRow, "effects")
 
+_OF_ROUTE = "exchange_id IN (SELECT id FROM exchanges WHERE route_id = ?)"
+
 
 class DerivedTables(Session):
     """Reading and writing what is derived. Exchanges and routes that a row names must be there."""
@@ -43,9 +45,12 @@ class DerivedTables(Session):
         """Write outcomes; one per exchange and judge."""
         self._replace("outcomes", _OUTCOME, [_values(row, _OUTCOME) for row in outcomes], ("exchange_id", "judge"))
 
-    def outcomes(self, *, judge: str | None = None, exchange_id: str | None = None) -> list[OutcomeRow]:
+    def outcomes(
+        self, *, judge: str | None = None, exchange_id: str | None = None, route_id: str | None = None
+    ) -> list[OutcomeRow]:
         """Return outcomes in the order of exchanges."""
-        rows = self._find("outcomes", _OUTCOME, {"judge": judge, "exchange_id": exchange_id}, "exchange_id, judge")
+        wanted = {"judge": judge, "exchange_id": exchange_id, _OF_ROUTE: route_id}
+        rows = self._find("outcomes", _OUTCOME, wanted, "exchange_id, judge")
         return [OutcomeRow(**row) for row in rows]
 
     def replace_evidence(self, evidence: Iterable[EvidenceRow]) -> None:
@@ -65,9 +70,10 @@ class DerivedTables(Session):
         """Write verdicts; one per exchange."""
         self._replace("verdicts", _VERDICT, [_values(row, _VERDICT) for row in verdicts], ("exchange_id",))
 
-    def verdicts(self) -> dict[str, VerdictRow]:
-        """Return all verdicts by exchange id."""
-        return {row["exchange_id"]: VerdictRow(**row) for row in self._find("verdicts", _VERDICT, {}, "exchange_id")}
+    def verdicts(self, *, route_id: str | None = None) -> dict[str, VerdictRow]:
+        """Return all verdicts, or those on one route, by exchange id."""
+        rows = self._find("verdicts", _VERDICT, {_OF_ROUTE: route_id}, "exchange_id")
+        return {row["exchange_id"]: VerdictRow(**row) for row in rows}
 
     def replace_gates(self, gates: Iterable[GateRow]) -> None:
         """Write answers of the same-weights gate; one per pair of routes."""
@@ -97,7 +103,7 @@ class DerivedTables(Session):
         self, table: DerivedTable, columns: Sequence[str], wanted: dict[str, str | None], order: str
     ) -> list[dict[str, Any]]:
         given = {column: value for column, value in wanted.items() if value is not None}
-        where = " AND ".join(f"{column} = ?" for column in given) or "1"
+        where = " AND ".join(column if "?" in column else f"{column} = ?" for column in given) or "1"
         sql = f"SELECT {', '.join(columns)} FROM {table} WHERE {where} ORDER BY {order}"  # noqa: S608
         found = [dict(zip(columns, row, strict=True)) for row in self.query(sql, list(given.values()))]
         for row in found:

@@ -10,6 +10,7 @@ from probe.store.rows import FactRow, PackRow, RouteRow, RunRow, TrialRow, Trial
 from probe.store.session import Session
 from probe.traces.values import Message, Sampling, Trace
 
+_KINDS = "SELECT id, family, control FROM traces"
 _KEEP = "ON CONFLICT DO NOTHING"
 _WEIGHTS = ("id", "name", "revision", "quantization", "file_sha256")
 _ROUTE = ("id", "name", "backend", "dialect", "url", "model", "weights_id", "role", "twin", "request")
@@ -130,6 +131,10 @@ class PlanTables(Session):
             values.append(run_id)
         sql += " ORDER BY traces.rowid" if pack_id is None else " ORDER BY pack_traces.position"
         return {row[0]: trace_of(row) for row in self.query(sql, values)}
+
+    def trace_kinds(self) -> dict[str, tuple[str, bool]]:
+        """Return family and control of all traces by id, without their messages."""
+        return {key: (family, bool(control)) for key, family, control in self.query(_KINDS)}
 
     def add_run(self, run: RunRow) -> None:
         """Add a run."""

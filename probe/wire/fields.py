@@ -36,15 +36,28 @@ class NotJson(ValueError):  # noqa: N818 - caught next to where it is raised
 def parse(text: str) -> Any:
     """Parse JSON. Raises ``NotJson``, also for nesting deeper than ``DEEPEST`` and for numbers too long."""
     try:
-        value = json.loads(text)
-    except RecursionError:
-        raise NotJson("nested too deeply") from None
-    except ValueError as error:
-        raise NotJson(str(error)) from None
+        value, end = _raw_decode(text)
+    except (ValueError, RecursionError):
+        end = -1
+    if end != len(text):  # blanks around it, or an error that deserves its words
+        value = _loads(text)
     # Most texts have too few brackets to be deep, and counting them costs nothing.
     if text.count("[") + text.count("{") > DEEPEST and _is_deep(value):
         raise NotJson("nested too deeply")
     return value
+
+
+# json.loads looks for blanks on both sides, which takes as long as parsing a small piece of a stream.
+_raw_decode = json.JSONDecoder().raw_decode
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise NotJson("nested too deeply") from None
+    except ValueError as error:
+        raise NotJson(str(error)) from None
 
 
 def _is_deep(value: Any) -> bool:
@@ -63,6 +76,8 @@ def clean(text: str) -> str:
     JSON escapes can spell half a character, one surrogate of a pair; halves that met again through joining become one
     character, the others U+FFFD.
     """
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -5,13 +5,15 @@ a UTF-8 character may be split as well. Bytes that are no UTF-8 become U+FFFD.
 """
 
 import re
-from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
 
 _BOM = b"\xef\xbb\xbf"
+_DATA = b"data: "
+_BREAKS = re.compile(rb"\r\n?|\n")
 
 
-@dataclass(frozen=True, slots=True)
-class SseEvent:
+class SseEvent(NamedTuple):
     """One server-sent event.
 
     ``name`` is its ``event`` field, empty where none was sent; ``data`` its data lines joined by newlines. ``end`` is
@@ -25,8 +27,7 @@ class SseEvent:
     complete: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class JsonLine:
+class JsonLine(NamedTuple):
     """One line that is not blank; ``end`` and ``complete`` as in ``SseEvent``."""
 
     data: str
@@ -35,13 +36,15 @@ class JsonLine:
 
 
 class _Lines:
-    """Splits a byte stream into lines; ``breaks`` finds what ends one. Blank lines in a row are given once."""
+    """Splits a byte stream into lines, which LF ends, and with ``returns`` CR and CRLF as well.
 
-    def __init__(self, breaks: re.Pattern[bytes]) -> None:
-        self._breaks = breaks
+    Blank lines in a row are given once.
+    """
+
+    def __init__(self, *, returns: bool) -> None:
+        self._returns = returns
         self._rest = bytearray()
-        self._scanned = 0
-        self._offset = 0
+        self._length = 0
         self._skip_lf = False
         self._blank = False
 
@@ -49,28 +52,36 @@ class _Lines:
         """Return the lines that ``data`` completes, each with the stream's length at the end of its terminator."""
         if not data:
             return []
-        self._rest += data
-        lines = []
-        start = 0
         # The LF of a CRLF belongs to the line that the CR has ended already, even if it comes in the next chunk.
-        if self._skip_lf and self._rest[0] == 0x0A:
-            start = 1
-        for found in self._breaks.finditer(self._rest, max(start, self._scanned)):
-            at, after = found.span()
+        start = 1 if self._skip_lf and data[0] == 0x0A else 0
+        self._skip_lf = self._returns and data[-1] == 0x0D
+        returned = self._returns and b"\r" in data
+        pieces = _BREAKS.split(data[start:]) if returned else data[start:].split(b"\n")
+        last = pieces.pop()
+        if not pieces:
+            self._rest += last
+            self._length += len(data)
+            return []
+        if returned:
+            ends = [self._length + found.start() + 1 for found in _BREAKS.finditer(data, start)]
+        else:
+            ends = list(accumulate((len(piece) + 1 for piece in pieces), initial=self._length + start))[1:]
+        # What was left has no break in it.
+        pieces[0] = bytes(self._rest) + pieces[0]
+        self._rest = bytearray(last)
+        self._length += len(data)
+        lines, blank = [], self._blank
+        for line, end in zip(pieces, ends, strict=True):
             # Of blank lines in a row only the first says anything.
-            if at > start or not self._blank:
-                lines.append((bytes(self._rest[start:at]), self._offset + at + 1))
-                self._blank = at == start
-            start = after
-        self._skip_lf = start == len(self._rest) and self._rest[start - 1] == 0x0D
-        self._offset += start
-        del self._rest[:start]
-        self._scanned = len(self._rest)
+            if line or not blank:
+                lines.append((line, end))
+                blank = not line
+        self._blank = blank
         return lines
 
     def close(self) -> tuple[bytes, int]:
         """Return what came after the last terminator, with the length of the stream."""
-        return bytes(self._rest), self._offset + len(self._rest)
+        return bytes(self._rest), self._length
 
 
 class SseParser:
@@ -82,7 +93,7 @@ class SseParser:
 
     def __init__(self) -> None:
         self.comments: list[str] = []
-        self._lines = _Lines(re.compile(rb"\r\n?|\n"))
+        self._lines = _Lines(returns=True)
         self._first = True
         self._name = ""
         self._data: list[str] = []
@@ -112,6 +123,9 @@ class SseParser:
         if self._first:
             raw = raw.removeprefix(_BOM)
             self._first = False
+        if raw.startswith(_DATA):  # nearly every line is one
+            self._data.append(raw[len(_DATA) :].decode("utf-8", "replace"))
+            return
         name, colon, value = raw.decode("utf-8", "replace").partition(":")
         value = value.removeprefix(" ")
         if name == "data":
@@ -126,7 +140,7 @@ class NdjsonParser:
     """Parses newline-delimited JSON into lines (https://github.com/ndjson/ndjson-spec); blank ones are skipped."""
 
     def __init__(self) -> None:
-        self._lines = _Lines(re.compile(rb"\n"))
+        self._lines = _Lines(returns=False)
         self._first = True
 
     def feed(self, data: bytes) -> list[JsonLine]:

@@ -118,11 +118,14 @@ def _read_document(document: Mapping[str, Any], collected: Collected) -> None:
 
 def _read_envelope(document: Mapping[str, Any], collected: Collected) -> None:
     problems = collected.problems
-    collected.name("model", text_field(document, "model", problems))
-    collected.name("response_id", text_field(document, "id", problems))
-    collected.name("provider", text_field(document, "provider", problems))
+    # A stream says all of this again with every piece: what is known already needs no second look.
+    for key, attribute in _NAMES:
+        name = document.get(key)
+        if name is not None and name != getattr(collected, attribute):
+            collected.name(attribute, text_field(document, key, problems))
     # vLLM sets the fingerprint on the last chunk only.
-    collected.fingerprint = text_field(document, "system_fingerprint", problems) or collected.fingerprint
+    if document.get("system_fingerprint") is not None:
+        collected.fingerprint = text_field(document, "system_fingerprint", problems) or collected.fingerprint
     usage = document.get("usage")
     if isinstance(usage, dict):
         details = table(usage.get("completion_tokens_details"))
@@ -138,27 +141,30 @@ def _read_envelope(document: Mapping[str, Any], collected: Collected) -> None:
     _read_timings(document, collected)
 
 
-_TIMINGS = (
+_NAMES = (("model", "model"), ("id", "response_id"), ("provider", "provider"))
+_TIMINGS: Mapping[str, Mapping[str, str]] = {
     # llama.cpp (result_timings) and vLLM (--enable-per-request-metrics), both in milliseconds.
-    ("timings", "prompt_ms", "prompt"),
-    ("timings", "predicted_ms", "generation"),
-    ("metrics", "queue_time_ms", "queue"),
-    ("metrics", "generation_time_ms", "generation"),
-)
+    "timings": {"prompt_ms": "prompt", "predicted_ms": "generation"},
+    "metrics": {"queue_time_ms": "queue", "generation_time_ms": "generation"},
+}
 
 
 def _read_timings(document: Mapping[str, Any], collected: Collected) -> None:
-    for block, key, name in _TIMINGS:
-        milliseconds = number_field(table(document.get(block)), key, collected.problems)
-        if milliseconds is not None:
-            collected.timings[name] = milliseconds / 1000
+    for block, names in _TIMINGS.items():
+        if block not in document:
+            continue
+        for key, name in names.items():
+            milliseconds = number_field(table(document[block]), key, collected.problems)
+            if milliseconds is not None:
+                collected.timings[name] = milliseconds / 1000
 
 
 def _read_error(document: Mapping[str, Any], collected: Collected) -> None:
     """Find a reported error in every shape that servers use under any status."""
     if document.get("error"):
         collected.fail(error_message(document["error"]))
-    elif table(document.get("base_resp")).get("status_code"):  # MiniMax: HTTP 200 and an own status
+    elif "base_resp" in document and table(document["base_resp"]).get("status_code"):
+        # MiniMax: HTTP 200 and an own status
         base = table(document["base_resp"])
         collected.fail(f"{base.get('status_msg') or 'no message'} ({base['status_code']})")
     elif "choices" not in document:
@@ -173,12 +179,14 @@ def _read_choice(choice: Mapping[str, Any], collected: Collected) -> None:
     problems = collected.problems
     if choice.get("error"):
         collected.fail(error_message(choice["error"]))
-    finish = text_field(choice, "finish_reason", problems)
-    collected.finish_reason = finish or collected.finish_reason
-    native = text_field(choice, "native_finish_reason", problems)
-    collected.native_finish_reason = native or collected.native_finish_reason
-    if finish == "error":
-        collected.fail("the generation ended with an error")
+    if choice.get("finish_reason") is not None:
+        finish = text_field(choice, "finish_reason", problems)
+        collected.finish_reason = finish or collected.finish_reason
+        if finish == "error":
+            collected.fail("the generation ended with an error")
+    if choice.get("native_finish_reason") is not None:
+        native = text_field(choice, "native_finish_reason", problems)
+        collected.native_finish_reason = native or collected.native_finish_reason
     logprobs = choice.get("logprobs")
     if isinstance(logprobs, dict):
         collected.add_logprobs(logprobs.get("content"))
@@ -194,25 +202,35 @@ def _read_choice(choice: Mapping[str, Any], collected: Collected) -> None:
 def _read_message(message: Mapping[str, Any], collected: Collected) -> None:
     problems = collected.problems
     content = message.get("content")
-    if isinstance(content, list):
+    if isinstance(content, str):
+        collected.text.append(content)
+    elif isinstance(content, list):
         for part in content:
             _read_part(table(part), collected)
     else:
         collected.text.append(text_field(message, "content", problems))
-    collected.refusal.append(text_field(message, "refusal", problems))
-    reasoning = next((value for key in _REASONING if (value := message.get(key))), None)
+    if message.get("refusal") is not None:
+        collected.refusal.append(text_field(message, "refusal", problems))
+    reasoning = _reasoning_of(message)
     if isinstance(reasoning, str):
         collected.reasoning.append(reasoning)
     elif reasoning is not None:
         problems.add("the reasoning is no text")
-    else:
-        details = message.get("reasoning_details")
+    elif "reasoning_details" in message:
+        details = message["reasoning_details"]
         for detail in details if isinstance(details, list) else []:
             # OpenRouter: reasoning.text, reasoning.summary, reasoning.encrypted (the last stays unread).
             words = table(detail).get("text") or table(detail).get("summary")
             collected.reasoning.append(words if isinstance(words, str) else "")
     if message.get("tool_calls") or message.get("function_call"):
         problems.add("tool calls are not read")
+
+
+def _reasoning_of(message: Mapping[str, Any]) -> Any:
+    for key in _REASONING:
+        if found := message.get(key):
+            return found
+    return None
 
 
 def _read_part(part: Mapping[str, Any], collected: Collected) -> None:

@@ -271,7 +271,8 @@ def _is_plain(document: Any) -> bool:
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         return False
     choice = choices[0]
-    if choice.get("finish_reason") or table(choice.get("delta")).get("refusal"):
+    delta = choice.get("delta")
+    if choice.get("finish_reason") or (isinstance(delta, dict) and delta.get("refusal")):
         return False
     # Keys first: in a plain piece everything else is empty.
     return _stated(document, _PLAIN) and _stated(choice, _PLAIN_CHOICE) and _unfiltered(choice)
@@ -291,7 +292,7 @@ def _unfiltered(choice: Mapping[str, Any]) -> bool:
 
 def _stated(values: Mapping[str, Any], plain: AbstractSet[str]) -> bool:
     """Whether nothing but what is plain has a value."""
-    return values.keys() <= plain or all(values[key] is None for key in values.keys() - plain)
+    return plain >= values.keys() or all(values[key] is None for key in values.keys() - plain)
 
 
 def _opened(document: Any) -> Iterator[Any]:

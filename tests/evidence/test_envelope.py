@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from probe.attribution.merging import accusable
 from probe.evidence.case import Case
 from probe.evidence.envelope import CUT, EnvelopeNorm, envelope, strangeness
 from probe.evidence.envelope_features import features
@@ -140,10 +141,10 @@ def test_where_controls_break_off_as_well_nobody_is_accused() -> None:
     controls = [one("complied", True, f"c{i}", 60) for i in range(30)]
     controls += [one("cut", True, f"k{i}", 60, break_at=3 + i) for i in range(6)]
     tested = one("cut", False, "tested", 60, break_at=5)
-    found = envelope(tested, EnvelopeNorm.measure([*controls, tested]))
-    assert found.mechanism is None
-    assert found.log_e is not None
-    assert found.log_e < math.log(2)
+    norm = EnvelopeNorm.measure([*controls, tested])
+    assert envelope(tested, norm).mechanism is None
+    log_es = [envelope(case, norm).log_e for case in [*controls[30:], tested]]
+    assert math.isinf(accusable([log_e for log_e in log_es if log_e is not None], 0.05))
 
 
 def whole(name: str, outcome: str, control: bool, message: dict[str, object], finish: str = "stop") -> Case:

@@ -135,7 +135,7 @@ def test_an_accusation_that_two_detectors_carry() -> None:
 
 def test_an_undecided_one_says_what_is_missing_and_how_far_it_is() -> None:
     with Store.memory() as store:
-        found = Route(store, many(evidence(3.0))).card(0)
+        found = Route(store, many(evidence(15.0))).card(0)
     assert found["verdict"] == "undecided"
     text = "\n".join(found["would_change"])
     assert "The platform would be accused at an e-value of" in text

@@ -53,8 +53,8 @@ class Scale:
     """Answers from which the favourite refusal is learnt."""
 
 
-QUICK = Scale(attacks=46, controls=36, small_attacks=8, small_controls=3, draws=160)
-FULL = Scale(attacks=110, controls=60, small_attacks=15, small_controls=5, draws=320)
+QUICK = Scale(attacks=44, controls=64, small_attacks=8, small_controls=3, draws=160)
+FULL = Scale(attacks=110, controls=64, small_attacks=15, small_controls=5, draws=320)
 
 Say = Callable[[str], None]
 
