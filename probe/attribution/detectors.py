@@ -1,11 +1,12 @@
 """All detectors of one hosted route: first what is ordinary there, then the evidence about each answer."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from probe.attribution.mixture import Finding
 from probe.evidence.accounting import AccountingNorm, accounting
-from probe.evidence.case import Case
+from probe.evidence.case import Case, normalised
 from probe.evidence.consistency import ConsistencyNorm, consistency
 from probe.evidence.declared import declared
 from probe.evidence.envelope import EnvelopeNorm, envelope
@@ -42,7 +43,7 @@ class Norms:
             [*genuine, *(case for case in controls if case.score is not None)],
             prompt_differs=counts.prompt_differs,
             hosted_controls=[case for case in controls if case.score is not None],
-            hosted_answers=[c for c in hosted if not c.control and c.outcome == "complied" and c.score is not None],
+            hosted_answers=_answers(hosted),
         )
         estimate = wording.estimate
         power = estimate.power if estimate is not None and estimate.differs else None
@@ -75,3 +76,16 @@ class Norms:
             accounting(case, self.accounting),
         )
         return Finding(case, {evidence.detector: evidence for evidence in found})
+
+
+def _answers(hosted: Sequence[Case]) -> list[Case]:
+    """Return the scored answers to the traces themselves, without texts that answer several traces.
+
+    One text answers no two questions: the judge took a message of the platform for an answer, and that it is foreign to
+    the weights must not protect the route.
+    """
+    answers = [case for case in hosted if not case.control and case.outcome == "complied"]
+    traces: dict[str, set[str]] = defaultdict(set)
+    for case in answers:
+        traces[normalised(case.text)].add(case.trace_id)
+    return [case for case in answers if case.score is not None and len(traces[normalised(case.text)]) == 1]

@@ -103,7 +103,8 @@ async def _hosted(study: _Study, route: RouteRow, twin: RouteRow, cases: dict[st
     cases[route.id] = hosted
     # What is known of the twin's own answers sets the null; more of them than refusals are needed for its tail.
     own = await _gather([desk.scored(sent) for sent in _genuine(twins)])
-    hosted = await _gather([desk.scored(sent) if _worth_scoring(sent) else _as_is(sent) for sent in hosted])
+    worth = _worth_scoring(hosted)
+    hosted = await _gather([desk.scored(s) if s.case.exchange_id in worth else _as_is(s) for s in hosted])
     norms = Norms.measure(
         [sent.case for sent in hosted],
         _scored_where_known(twins, own),
@@ -155,9 +156,17 @@ def _genuine(own: Sequence[Sent]) -> list[Sent]:
     return refused + others[:OWN_COMPLIANCES]
 
 
-def _worth_scoring(sent: Sent) -> bool:
-    """Every refusal, and about every second other answer: enough to see a sampler or a prompt that differs."""
-    return sent.case.refused or (sent.case.outcome == "complied" and int(sent.case.trace_id[-1], 16) % 2 == 0)
+def _worth_scoring(hosted: Sequence[Sent]) -> set[str]:
+    """Return the exchanges to score: every refusal, and about every second other answer, as many as of the twin's.
+
+    That is enough to see a sampler or a prompt that differs; controls and answers to the traces count apart.
+    """
+    found = {sent.case.exchange_id for sent in hosted if sent.case.refused}
+    for control in (True, False):
+        others = (s for s in hosted if s.case.control == control and s.case.outcome == "complied")
+        half = [s.case.exchange_id for s in others if int(s.case.trace_id[-1], 16) % 2 == 0]
+        found.update(half[:OWN_COMPLIANCES])
+    return found
 
 
 def _why_unscored(desk: ScoringDesk) -> str | None:

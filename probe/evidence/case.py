@@ -69,7 +69,7 @@ class Case:
         That is greedy sampling, and a temperature that is no number. One that is not stated is taken as 1: a server's
         lower default makes its texts less surprising, which accuses nobody.
         """
-        temperature = _number(self.sampling.get("temperature"), 1.0)
+        temperature = number_or(self.sampling.get("temperature"), 1.0)
         return None if temperature is None or temperature < COLDEST else 1.0 / temperature
 
     @property
@@ -84,10 +84,11 @@ class Case:
 
     def _active(self, neutral: Mapping[str, float]) -> tuple[str, ...]:
         # -1 is another way to switch top_k off (vLLM).
-        return tuple(n for n, off in neutral.items() if _number(self.sampling.get(n), off) not in {off, -1.0})
+        return tuple(n for n, off in neutral.items() if number_or(self.sampling.get(n), off) not in {off, -1.0})
 
 
-def _number(value: object, default: float) -> float | None:
+def number_or(value: object, default: float) -> float | None:
+    """Return a stated number, the default where nothing is stated, ``None`` where it is no finite number."""
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

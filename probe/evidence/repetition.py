@@ -18,6 +18,9 @@ __all__ = ["RepetitionNorm", "TextChance", "poisson_binomial_tail", "repeated_te
 
 NAME, VERSION = "repetition", "3"
 
+TWINS = 150
+"""Refusals of the twin from which its use alone tells about near-copies, where nothing is scored."""
+
 _NEVER = -60.0
 """Stands for the log of the e-value 0: a text that nobody else got is not canned."""
 
@@ -104,7 +107,8 @@ class RepetitionNorm:
         logs = {case.exchange_id: token_logs(case, power) for found in traces.values() for case in found}
         scored = bool(usable) or any(known is not None for known in logs.values())
         world = World(rate, own, lambda case: logs.get(case.exchange_id), scored)
-        near = NearCopies.measure(traces, world)
+        # The same goes for sentences with a slot, of which weights have more than a few answers of the twin show.
+        near = NearCopies.measure(traces, world) if scored or own.total() >= TWINS else NearCopies()
         return cls(
             copies=copies,
             refused_traces=len(per_trace),
@@ -166,8 +170,8 @@ class RepetitionNorm:
         on the refusal matters: a hidden prompt that makes the model refuse more often makes each of its sentences more
         frequent, and that is no sign of another author. A twin that never refused leaves that probability unknown, that
         is 1. Where a generic system prompt makes the text more probable, that counts: a hidden prompt may be such a
-        one. The twin's own use of the text counts as well. Without scores: the twin's use alone; (c+1)/(m+1) for c of m
-        refusals, because the expectation of its inverse is at most 1/P.
+        one. The twin's own use of the text counts as well. Without scores: 1/(m+1) for a text that none of the twin's m
+        refusals has, and 1 for one that the twin wrote: how cold the route samples is not known then.
         """
         return self.model_shares.get(text, 1.0)
 
@@ -225,9 +229,9 @@ def _lower_refusal_rate(twin: Sequence[Case]) -> float:
 
 
 def _model_share(chance: TextChance | None, rate: float, written: int, refusals: int) -> float:
-    seen = (written + 1) / (refusals + 1)
     if chance is None:
-        return seen
+        # A colder sampler than the twin's repeats what the twin says now and then, and only scores would tell.
+        return 1.0 if written else 1 / (refusals + 1)
     scored = chance.mean / rate if chance.mean < rate else 1.0
     return max(scored, min(chance.steered, 1.0), written / (refusals + 1), _RAREST)
 

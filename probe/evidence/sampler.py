@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from probe.evidence.case import COLDEST
+from probe.evidence.case import COLDEST, number_or
 from probe.evidence.tilt import SLACK, Array, TokenTable, log_partition, log_probability
 
 DRIFT = 0.25
@@ -47,7 +47,7 @@ class Sampler:
         What is not stated is taken as off, and the temperature as 1: a server's narrower default makes its texts less
         surprising, which accuses nobody. -1 is another way to switch a filter off (vLLM).
         """
-        found = {name: _number(sampling.get(name), off) for name, off in _OFF.items()}
+        found = {name: number_or(sampling.get(name), off) for name, off in _OFF.items()}
         if any(
             value is None or (value < 0 and (value != -1 or name == "temperature")) for name, value in found.items()
         ):
@@ -82,14 +82,6 @@ class Sampler:
 
 
 _OFF = {"temperature": 1.0, "top_p": 1.0, "top_k": 0.0, "min_p": 0.0}
-
-
-def _number(value: object, default: float) -> float | None:
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def admitted(table: TokenTable, sampler: Sampler) -> TokenTable:

@@ -72,7 +72,18 @@ def test_without_scores_these_are_compound_e_values() -> None:
     for drawn in itertools.product(WORLD, repeat=5):
         twin = cases(drawn[3:], prefix="w")
         total += math.prod(WORLD[text] for text in drawn) * null_sum(drawn[:3], twin, {}, 1)
-    assert 0.3 < total <= 1.0
+    assert 0.2 < total <= 1.0
+
+
+def test_without_scores_a_text_that_the_twin_wrote_accuses_nobody() -> None:
+    """A route that samples colder than asked repeats what the twin says now and then; only scores would tell."""
+    twin = cases([A, *((5, 90 + i) for i in range(60))], prefix="w")
+    hosted = cases([A] * 70 + [(5, 40 + i) for i in range(30)])
+    norm = RepetitionNorm.measure(hosted, twin, {})
+    assert norm.share_if_model(words(A)) == 1.0
+    assert max(repetition(case, norm).log_e or 0.0 for case in hosted) <= math.log(100 / 30)
+    never = RepetitionNorm.measure(hosted, twin[1:], {})
+    assert min(repetition(case, never).log_e or 0.0 for case in hosted[:70]) > math.log(20 * 100 / 70)
 
 
 def test_traces_with_more_refusals_do_not_weigh_more() -> None:

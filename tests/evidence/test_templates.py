@@ -192,9 +192,9 @@ def test_templates_of_the_weights_own_accuse_nobody(share: float, with_scores: b
         norm, values = measure(hosted, twin(rng, round(share * 60)))
         means.append(values.mean())
         assert not any(e_bh(list(values), ALPHA))
-        assert [pattern.traces for pattern in norm.near.patterns] == [
-            sum(case.text.startswith("w1 ") for case in hosted)
-        ]
+        # Without scores so few refusals of the twin do not show which templates the weights have.
+        filled_in = sum(case.text.startswith("w1 ") for case in hosted)
+        assert [pattern.traces for pattern in norm.near.patterns] == ([filled_in] if with_scores else [])
     assert np.mean(means) <= 1.0
 
 
