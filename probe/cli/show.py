@@ -84,8 +84,9 @@ def _list(store: Any, route: str | None, who: str | None, limit: int, as_json: b
     if as_json:
         print_json({"exchanges": rows[:limit], "total": len(rows)})
         return
+    width = max((len(row["route"]) for row in rows[:limit]), default=0)
     for row in rows[:limit]:
         cells = (row["outcome"] or "-", row["verdict"] or "-", row["mechanism"] or "")
-        click.echo(f"{row['id']}  {row['route']:<12}  {cells[0]:<10}  {cells[1]:<10}  {cells[2]}".rstrip())
+        click.echo(f"{row['id']}  {row['route']:<{width}}  {cells[0]:<10}  {cells[1]:<10}  {cells[2]}".rstrip())
     if len(rows) > limit:
         click.echo(f"… {len(rows) - limit} more; see --limit, --route, --who")

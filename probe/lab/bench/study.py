@@ -13,7 +13,7 @@ from probe.errors import ConfigError
 from probe.ids import json_hash
 from probe.lab.bench.favourite import favourite_refusal
 from probe.lab.bench.grid import Cell, Material, chosen_families, grid
-from probe.lab.bench.record import DATABASE, judge_record, save_record
+from probe.lab.bench.record import DATABASE, GRID, judge_record, save_record
 from probe.lab.bench.result import BenchResult, about
 from probe.lab.server import LabServer
 from probe.lab.shapes import BLOCK_SHAPES
@@ -140,6 +140,8 @@ def judge_again(
 
     Raises ``ConfigError`` where there is no such bench.
     """
+    if not (folder / GRID).is_file():
+        raise ConfigError(f"There is no bench in {folder}: `probe bench --out {folder}` makes one.")
     config = load_config(folder / "probe.toml")
     with _upstream("toy") as url:
         twin = replace(config.routes["local"], url=f"{url}/v1")
