@@ -62,12 +62,14 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The merged log e-value per exchange of a route, and the one ``needed`` to accuse there.
+    """The merged log e-value per exchange of a route, and which of them accuse.
 
-    ``panels`` by ``Open.silent``.
+    ``selected`` by e-BH; ``needed``: the log e-value that accuses there, or would accuse one alone where none is
+    selected. ``panels`` by ``Open.silent``.
     """
 
     log_es: Mapping[str, float]
+    selected: frozenset[str]
     needed: float
     panels: Mapping[bool, "Panel"]
 
@@ -192,7 +194,8 @@ def totals(cases: Sequence[Open], alpha: float) -> Totals:
         log_es |= {case.exchange_id: float(one) for case, one in zip(group, found, strict=True)}
     everything = list(log_es.values())
     needed = accusable(everything, alpha)
-    return Totals(log_es, needed_anyway(everything, alpha) if math.isinf(needed) else needed, panels)
+    selected = frozenset(key for key, value in log_es.items() if value >= needed)
+    return Totals(log_es, selected, needed if selected else math.log(max(len(log_es), 1) / alpha), panels)
 
 
 def accusable(log_es: Sequence[float], alpha: float) -> float:
@@ -205,9 +208,3 @@ def accusable(log_es: Sequence[float], alpha: float) -> float:
     ordered = sorted(log_es, reverse=True)
     limits = [math.log(len(ordered) / (alpha * rank)) for rank in range(1, len(ordered) + 1)]
     return min((limit for value, limit in zip(ordered, limits, strict=True) if value >= limit), default=math.inf)
-
-
-def needed_anyway(log_es: Sequence[float], alpha: float) -> float:
-    """Return what one more case like the best of these would have needed: for the card of an undecided case."""
-    stands = sum(value >= -math.log(alpha) for value in log_es)
-    return math.log(max(len(log_es), 1) / (alpha * max(stands, 1)))

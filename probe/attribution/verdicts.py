@@ -39,10 +39,14 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Weighed:
-    """What speaks for and against one open case. ``needed``: the log e-value that accuses on this route."""
+    """What speaks for and against one open case.
+
+    ``selected`` by e-BH over the route, where the log e-value ``needed`` accuses.
+    """
 
     log_odds: float
     log_e: float
+    selected: bool
     needed: float
     tested: Panel
     alpha: float
@@ -53,7 +57,7 @@ class _Weighed:
 
     @property
     def accused(self) -> bool:
-        return self.probability >= 1.0 - self.alpha and self.log_e >= self.needed
+        return self.probability >= 1.0 - self.alpha and self.selected
 
 
 def decide(findings: Sequence[Finding], norm: RepetitionNorm, alpha: float = ALPHA) -> list[Verdict]:
@@ -84,7 +88,7 @@ def _weigh(cases: Sequence[Finding], norm: RepetitionNorm, alpha: float) -> dict
     found |= {f.case.exchange_id: odds + float(ratio) for f, ratio in zip(spoken, ratios, strict=True)}
     return {
         (key := f.case.exchange_id): _Weighed(
-            found[key], total.log_es[key], total.needed, total.panels[not f.case.refused], alpha
+            found[key], total.log_es[key], key in total.selected, total.needed, total.panels[not f.case.refused], alpha
         )
         for f in cases
     }

@@ -30,15 +30,11 @@ _SAME = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """A merged log e-value, and the log e-value that accuses on this route."""
+    """A merged log e-value, the log e-value that accuses on this route, and whether this one does."""
 
     log_e: float
     needed: float
-
-    @property
-    def accuses(self) -> bool:
-        """Whether the e-value is large enough to accuse."""
-        return self.log_e >= self.needed
+    accuses: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,4 +82,4 @@ def _total(cases: Sequence[Open], mine: Open, *, without: str | None = None) -> 
         replace(case, evidence={name: one for name, one in case.evidence.items() if name != without}) for case in cases
     ]
     found = totals(left, ALPHA)
-    return Total(found.log_es[mine.exchange_id], found.needed)
+    return Total(found.log_es[mine.exchange_id], found.needed, mine.exchange_id in found.selected)

@@ -10,13 +10,14 @@ from probe.attribution.merging import (
     EVEN,
     FLOOR,
     MOST,
+    Open,
     Panel,
     accusable,
     learnt_weights,
     merged,
-    needed_anyway,
     oddest,
     text_log_e,
+    totals,
     wire_log_e,
 )
 from probe.evidence.accounting import REWRITE
@@ -116,7 +117,26 @@ def test_limits() -> None:
     assert total(found(likelihood=-1e6)) == FLOOR
 
 
-def test_what_an_accusation_would_need() -> None:
-    assert needed_anyway([], 0.05) == pytest.approx(math.log(20))
-    assert needed_anyway([1.0] * 10, 0.05) == pytest.approx(math.log(200))
-    assert needed_anyway([4.0, 4.0], 0.05) == accusable([4.0, 4.0], 0.05)
+def opened(*log_es: float) -> list[Open]:
+    return [Open(f"x{i}", f"t{i}", found(likelihood=value)) for i, value in enumerate(log_es)]
+
+
+def test_nobody_is_accused_whom_e_bh_does_not_select() -> None:
+    """500 and 25 of 40: neither 500 >= 40/(.05·1) nor 25 >= 40/(.05·2), although 500 is more than the latter."""
+    none = totals(opened(math.log(500), math.log(25), *[-3.0] * 38), 0.05)
+    assert none.selected == frozenset()
+    assert none.needed == pytest.approx(math.log(800))
+    both = totals(opened(math.log(500), math.log(401), *[-3.0] * 38), 0.05)
+    assert both.selected == {"x0", "x1"}
+    assert both.needed == pytest.approx(math.log(400))
+    assert totals([], 0.05).selected == frozenset()
+
+
+def test_the_selection_is_that_of_e_bh() -> None:
+    rng = np.random.default_rng(2)
+    for n in (1, 3, 20, 60):
+        for _ in range(60):
+            logs = rng.normal(3.0, 3.0, n)
+            chosen = totals(opened(*logs), 0.05)
+            limit = accusable(list(logs), 0.05)
+            assert chosen.selected == {f"x{i}" for i, value in enumerate(logs) if value >= limit}
