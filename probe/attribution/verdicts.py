@@ -122,7 +122,8 @@ def _accusation(evidence: Mapping[str, Evidence]) -> tuple[str | None, str]:
     """Return mechanism and reason of an accusation."""
     tested = [found for found in evidence.values() if found.log_e is not None]
     reason = max(tested, key=lambda e: e.log_e or 0.0).sentence
-    if facts(evidence, "accounting").get("prompt_surplus") is not None:
+    counts = facts(evidence, "accounting")
+    if counts.get("prompt_surplus") is not None and counts.get("prompt_usual") is not None:
         return "injected_text", reason
     # A hidden prompt that dictates a sentence looks the same. Both are the platform's doing, but which of them it is,
     # only token counts could tell; so no mechanism is claimed.

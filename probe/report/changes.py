@@ -135,8 +135,8 @@ def _carried(situation: Situation) -> list[str]:
 
 def _overturned(situation: Situation) -> list[str]:
     counts = situation.found("accounting")
-    surplus = None if counts is None else counts.facts.get("prompt_surplus")
-    checked = "could not be checked, so that one is not ruled out" if surplus is None else "show none"
+    known = counts is not None and None not in {counts.facts.get(name) for name in ("prompt_surplus", "prompt_usual")}
+    checked = "show none" if known else "could not be checked, so that one is not ruled out"
     return [
         f"{_PROMPT} would make it the model's after all, and be the platform's doing too; the token counts {checked}.",
         f"Other weights or another sampler than the route states would do the same. {situation.gate or ''}".strip(),

@@ -182,8 +182,11 @@ def test_an_accusation_says_whether_the_prompt_was_checked() -> None:
     unchecked = verdicts([finding(refusal(0), wording(30.0))])[0]
     assert "or a hidden prompt asks for it" in unchecked.reason
     assert unchecked.mechanism is None
-    checked = replace(counts(-0.36), facts={"prompt_surplus": 0})
+    checked = replace(counts(-0.36), facts={"prompt_surplus": 0, "prompt_usual": 0})
     assert verdicts([finding(refusal(0), wording(30.0), ABSENT, checked)])[0].reason == "Wording."
+    # A count with nothing constant to compare it with checks nothing.
+    unsure = replace(counts(-0.36), facts={"prompt_surplus": 0, "prompt_usual": None})
+    assert verdicts([finding(refusal(0), wording(30.0), ABSENT, unsure)])[0].mechanism is None
 
 
 def test_a_declaration_decides_alone() -> None:
