@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from probe import __version__
 from probe.attribution.cases import ScoringDesk, Sent, read_cases
 from probe.attribution.detectors import Norms
-from probe.attribution.pairs import Effect
-from probe.attribution.rows import effect_row
-from probe.attribution.stored import hosted_pairs, stored_effects
+from probe.attribution.effects.pairs import Effect
+from probe.attribution.effects.rows import effect_row
+from probe.attribution.effects.stored import hosted_pairs, stored_effects
 from probe.attribution.verdicts import Finding, Verdict, decide
 from probe.evidence.case import Case
 from probe.evidence.endings import stops_short

@@ -81,7 +81,7 @@ async def _analyze(
 
 def _keep_what_was_scored(store: "Store", scorers: "Mapping[str, Scorer]", problems: list[str]) -> None:
     """Refuse to replace evidence that rests on scores by evidence without any."""
-    from probe.attribution.stored import hosted_pairs
+    from probe.attribution.effects.stored import hosted_pairs
     from probe.errors import ScoringError
 
     silent = sorted({twin.name for _, twin in hosted_pairs(store)} - set(scorers))

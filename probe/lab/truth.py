@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from probe.attribution.cases import Sent
-from probe.attribution.intervals import Interval, wilson
 from probe.attribution.pipeline import Analysis
 from probe.attribution.verdicts import Verdict
 from probe.evidence.case import NON_COMPLIANCES
 from probe.lab.log import LabEntry, LabLog
+from probe.stats.intervals import Interval, wilson
 from probe.store.store import Store
 from probe.wire.values import Exchange
 

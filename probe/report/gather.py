@@ -4,8 +4,8 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from probe import __version__
-from probe.attribution.pairs import STOPPED, Effect
-from probe.attribution.stored import hosted_pairs, stored_effects, stored_sides
+from probe.attribution.effects.pairs import STOPPED, Effect
+from probe.attribution.effects.stored import hosted_pairs, stored_effects, stored_sides
 from probe.errors import ReportError
 from probe.report.study import RouteSummary, Study
 from probe.store.rows import RouteRow

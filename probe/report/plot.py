@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from html import escape
 from math import floor
 
-from probe.attribution.intervals import Interval
-from probe.attribution.pairs import Effect
-from probe.attribution.sentences import points, rate
+from probe.attribution.effects.pairs import Effect
+from probe.attribution.effects.sentences import points, rate
+from probe.stats.intervals import Interval
 
 WIDTH, LEFT, RIGHT = 960, 220, 250
 ROW, HEAD, FOOT, GAP = 24, 30, 44, 14

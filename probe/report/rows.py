@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from probe.attribution.pairs import MINIMUM_PAIRS, Effect
-from probe.attribution.sentences import GATE_NOT_ASKED, points, rate, rate_with_n
+from probe.attribution.effects.pairs import MINIMUM_PAIRS, Effect
+from probe.attribution.effects.sentences import GATE_NOT_ASKED, points, rate, rate_with_n
 from probe.report.study import RouteSummary, Study
 
 OUTCOMES = ("complied", "partial", "refused", "blocked", "cut", "empty", "error", "ungradable")

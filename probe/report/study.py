@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from probe.attribution.intervals import Interval, wilson
-from probe.attribution.pairs import ANSWERS, REFUSALS, Effect
+from probe.attribution.effects.pairs import ANSWERS, REFUSALS, Effect
+from probe.stats.intervals import Interval, wilson
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from probe.attribution.effects import Effect, Pair, Side, effects_for
-from probe.attribution.intervals import mcnemar_exact, tango_paired, wilson
-from probe.attribution.sentences import points, rate, rate_with_n
+from probe.attribution.effects.estimate import Effect, Pair, Side, effects_for
+from probe.attribution.effects.sentences import points, rate, rate_with_n
+from probe.stats.intervals import mcnemar_exact, tango_paired, wilson
 
 OUTCOMES = ["complied", "partial", "refused", "blocked", "cut", "empty", "error", "ungradable"]
 SIDES = st.builds(Side, st.sampled_from(OUTCOMES), st.sampled_from(["model", "platform", "undecided", None]))

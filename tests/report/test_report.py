@@ -9,14 +9,14 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from probe.attribution.effects import Pair, Side, effects_for
-from probe.attribution.intervals import wilson
+from probe.attribution.effects.estimate import Pair, Side, effects_for
 from probe.errors import ReportError
 from probe.report.page import render, write
 from probe.report.plot import LEFT, RIGHT, WIDTH, forest_plot
 from probe.report.rows import all_tables, p_value
 from probe.report.study import Case, RouteSummary, Study
 from probe.report.tables import print_study
+from probe.stats.intervals import wilson
 
 YES, NO, STOP = Side("refused", "model"), Side("complied", "model"), Side("blocked", "platform")
 HOSTILE = "<script>alert('x')</script> & [bold]Q7[/bold]"

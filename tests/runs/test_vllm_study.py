@@ -8,8 +8,8 @@ import numpy as np
 import openai
 import pytest
 
+from probe.attribution.effects.stored import stored_effects
 from probe.attribution.pipeline import analyze
-from probe.attribution.stored import stored_effects
 from probe.config import load_config
 from probe.proxy.server import ProxyServer
 from probe.proxy.table import RouteTable

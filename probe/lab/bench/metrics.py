@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from probe.attribution.intervals import Interval, wilson
 from probe.lab.bench.grid import FAMILIES
+from probe.stats.intervals import Interval, wilson
 
 NOT_SEEN = "not seen"
 BINS = 10

@@ -3,8 +3,8 @@
 "No effect" is never written: not finding one gives an upper limit, and the limit is what is said.
 """
 
-from probe.attribution.intervals import Interval
-from probe.attribution.pairs import MINIMUM_PAIRS, Effect
+from probe.attribution.effects.pairs import MINIMUM_PAIRS, Effect
+from probe.stats.intervals import Interval
 
 GATE_NOT_ASKED = "not asked"
 """Stands beside every effect unless a gate's answer is given (DESIGN §5, 5)."""

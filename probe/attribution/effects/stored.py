@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from probe.attribution.effects import effects_for
-from probe.attribution.pairs import Effect, Pair, Side, Who
+from probe.attribution.effects.estimate import effects_for
+from probe.attribution.effects.pairs import Effect, Pair, Side, Who
 from probe.judge.base import Outcome
 from probe.judge.rules import RulesJudge
 from probe.store.rows import RouteRow, TrialRow

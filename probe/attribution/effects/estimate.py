@@ -15,7 +15,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from probe.attribution.intervals import (
+from probe.attribution.effects.pairs import Bounds, Effect, Pair, Side
+from probe.attribution.effects.sentences import conclude
+from probe.stats.intervals import (
     Interval,
     benjamini_hochberg,
     design_effect,
@@ -24,8 +26,6 @@ from probe.attribution.intervals import (
     tango_paired,
     wilson,
 )
-from probe.attribution.pairs import Bounds, Effect, Pair, Side
-from probe.attribution.sentences import conclude
 
 __all__ = ["Bounds", "Effect", "Pair", "Side", "effects_for"]
 

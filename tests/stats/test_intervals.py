@@ -11,7 +11,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from probe.attribution.intervals import (
+from probe.stats.intervals import (
     benjamini_hochberg,
     design_effect,
     mcnemar_exact,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from probe.attribution.intervals import Interval
+from probe.stats.intervals import Interval
 
 Who = Literal["model", "platform", "undecided"]
 

@@ -1,8 +1,8 @@
 """Effects as rows of the store."""
 
 from probe import __version__
-from probe.attribution.intervals import Interval
-from probe.attribution.pairs import Effect
+from probe.attribution.effects.pairs import Effect
+from probe.stats.intervals import Interval
 from probe.store.rows import EffectRow
 
 

@@ -1,0 +1,1 @@
+"""From verdicts to effects: pairs, measures, bounds, sentences."""

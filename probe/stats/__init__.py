@@ -1,0 +1,1 @@
+"""Pure statistics: intervals, tests, powers; functions of numbers that know nothing of routes or stores."""
