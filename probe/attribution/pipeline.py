@@ -9,20 +9,21 @@ from probe.attribution.cases import ScoringDesk, Sent, read_cases
 from probe.attribution.detectors import Norms
 from probe.attribution.effects.pairs import Effect
 from probe.attribution.effects.rows import effect_row
-from probe.attribution.effects.stored import hosted_pairs, stored_effects
+from probe.attribution.effects.stored import hosted_pairs, study_effects
+from probe.attribution.gate.stored import ask_stored, gate_row, gate_runs
+from probe.attribution.gate.values import Gate
+from probe.attribution.settings import Settings
 from probe.attribution.verdicts import Finding, Verdict, decide
 from probe.evidence.case import Case
 from probe.evidence.endings import stops_short
 from probe.judge.base import Judge
 from probe.judge.rules import RulesJudge
 from probe.scoring.base import Scorer
-from probe.store.rows import EvidenceRow, GateRow, RouteRow, VerdictRow
+from probe.store.rows import EvidenceRow, RouteRow, VerdictRow
 from probe.store.store import Store
 
 OWN_COMPLIANCES = 60
 """Answers of the twin other than refusals that are scored to learn what genuine looks like."""
-
-NOT_ASKED = "not asked"
 
 Progress = Callable[[str, int], None]
 """Called with what is being done and how many texts were scored so far."""
@@ -39,6 +40,7 @@ class RouteAnalysis:
     effects: tuple[Effect, ...]
     prompt_finding: str | None
     unscored: str | None
+    gate: Gate
 
 
 @dataclass
@@ -55,6 +57,7 @@ class _Study:
     scorers: Mapping[str, Scorer]
     progress: Progress
     judge: Judge
+    settings: Settings
     scored: int = 0
     desks: dict[str, ScoringDesk] = field(default_factory=dict)
 
@@ -69,17 +72,26 @@ class _Study:
         self.progress("scoring texts under the twin", self.scored)
 
 
-async def analyze(store: Store, scorers: Mapping[str, Scorer], progress: Progress = lambda _what, _n: None) -> Analysis:
+async def analyze(
+    store: Store,
+    scorers: Mapping[str, Scorer],
+    progress: Progress = lambda _what, _n: None,
+    settings: Settings | None = None,
+) -> Analysis:
     """Rebuild everything derived; return what was found.
 
     ``scorers`` by name of the local route. The same store and scorers give the same rows. Scores are kept as they come;
     everything else is written at the end, in one piece: whoever is interrupted has the tables of the last time.
     """
-    study = _Study(store, scorers, progress, RulesJudge())
-    routes, traces = store.routes(), store.traces()
+    study = _Study(store, scorers, progress, RulesJudge(), settings or Settings())
+    routes, traces, aside = store.routes(), store.traces(), gate_runs(store)
     result = Analysis()
     for route_id, route in routes.items():
-        refs = [ref for ref in store.refs(route_id=route_id) if ref.answered or ref.trial_id is None]
+        refs = [
+            ref
+            for ref in store.refs(route_id=route_id)
+            if (ref.answered or ref.trial_id is None) and ref.run_id not in aside
+        ]
         progress(f"reading the answers of {route.name}", study.scored)
         result.cases[route_id] = read_cases(store, route, refs, traces, study.judge)
     examined = [
@@ -90,7 +102,11 @@ async def analyze(store: Store, scorers: Mapping[str, Scorer], progress: Progres
         store.replace_outcomes(sent.outcome for cases in result.cases.values() for sent in cases)
         for found in examined:
             _save(store, found)
-        result.routes += [_with_effects(store, found) for found in examined]
+        effects = study_effects(store, study.settings)
+        for found in examined:
+            mine = tuple(effects.get(found.route.id, ()))
+            store.replace_effects(effect_row(found.route.id, found.twin.id, effect) for effect in mine)
+            result.routes.append(replace(found, effects=mine))
     return result
 
 
@@ -113,7 +129,8 @@ async def _hosted(study: _Study, route: RouteRow, twin: RouteRow, cases: dict[st
     )
     findings = tuple(norms.examine(sent.case) for sent in hosted)
     verdicts = tuple(decide(findings, norms.repetition))
-    return RouteAnalysis(route, twin, findings, verdicts, (), norms.accounting.finding, _why_unscored(desk))
+    gate = await ask_stored(study.store, route, twin, desk, study.settings)
+    return RouteAnalysis(route, twin, findings, verdicts, (), norms.accounting.finding, _why_unscored(desk), gate)
 
 
 def _cut_short(hosted: Sequence[Sent], twins: Sequence[Sent]) -> list[Sent]:
@@ -129,12 +146,6 @@ def _cut_short(hosted: Sequence[Sent], twins: Sequence[Sent]) -> list[Sent]:
         else sent
         for sent in hosted
     ]
-
-
-def _with_effects(store: Store, found: RouteAnalysis) -> RouteAnalysis:
-    effects = stored_effects(store, found.route, found.twin)
-    store.replace_effects(effect_row(found.route.id, found.twin.id, effect) for effect in effects)
-    return replace(found, effects=tuple(effects))
 
 
 def _scored_where_known(twin: Sequence[Sent], scored: Sequence[Sent]) -> list[Case]:
@@ -188,7 +199,4 @@ def _save(store: Store, found: RouteAnalysis) -> None:
         )
         for v in found.verdicts
     )
-    route, twin = found.route, found.twin
-    sentence = f"Whether {route.name} serves the same weights as {twin.name} was not asked in this version."
-    detail = {"prompt_finding": found.prompt_finding}
-    store.replace_gates([GateRow(route.id, twin.id, NOT_ASKED, sentence, __version__, detail)])
+    store.replace_gates([gate_row(found.route, found.twin, found.gate, found.prompt_finding, __version__)])

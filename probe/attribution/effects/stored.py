@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from probe.attribution.effects.estimate import effects_for
 from probe.attribution.effects.pairs import Effect, Pair, Side, Who
+from probe.attribution.settings import Settings
 from probe.judge.base import Outcome
 from probe.judge.rules import RulesJudge
 from probe.store.rows import RouteRow, TrialRow
@@ -70,3 +71,8 @@ def stored_effects(store: Store, route: RouteRow, twin: RouteRow, *, level: floa
         )
     finding = next((gate.detail.get("prompt_finding") for gate in store.gates(route.id)), None)
     return effects_for(pairs, route.name, twin.name, prompt_finding=finding, level=level)
+
+
+def study_effects(store: Store, settings: Settings) -> dict[str, list[Effect]]:
+    """Return the effects of all hosted routes by route id."""
+    return {route.id: stored_effects(store, route, twin, level=settings.level) for route, twin in hosted_pairs(store)}
