@@ -24,6 +24,4 @@ class Settings:
         """Refuse what is no margin or no error rate."""
         for name in ("delta", "alpha", "gate_delta"):
             if not 0.0 < getattr(self, name) < 1.0:
-                raise ConfigError(
-                    f"{name} must lie between 0 and 1 (0.05: five points), not be {getattr(self, name)}."
-                )
+                raise ConfigError(f"{name} must lie between 0 and 1 (0.05: five points), not be {getattr(self, name)}.")
