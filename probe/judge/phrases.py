@@ -85,12 +85,17 @@ IMPERSONAL = _pattern(
     r"\b(?:this|that|your|the|such(?: an?)?|these|those) (?:[\w-]+ ){0,2}<thing>s? "
     r"(?:can ?not|can't|could not|couldn't|will not|won't|may not) be <served>",
     r"\b(?:<thing>|it|this|that) (?:\w+ ){0,2}?<against> (?:\w+'?s? ){0,4}?<policy>",
-    r"\b(?:has been|have been|was|were|is) (?:\w+ )?"
+    r"\b(?:has been|have been|was|were|is|are) (?:\w+ )?"
     r"(?:blocked|filtered|flagged|rejected|denied|declined|withheld|removed) "
     r"(?:by|due to|because|for|as|in accordance|under|according)",
     # Notices of a service, whole sentences: "Response filtered by …", "The content you provided is blocked."
     r"\A(?:sorry,? |the |this |your )*(?:<thing>|answer|reply)s? (?:\w+ ){0,7}?"
     r"(?:blocked|filtered|withheld|rejected|refused)\b[^,;]{0,60}\Z",
+    # "This platform does not allow me to …", "Our safety system has blocked …": somebody else's rule.
+    r"\b(?:platform|service|provider|system|compan(?:y|ies)|developers?|creators?|<policy>) <adverbs>"
+    r"(?:do(?:es)?|will|would|did)(?: not|n't) <adverbs>(?:allow|permit|let|enable) (?:me|us|it|this|that|such)\b",
+    r"\b(?:safety|security|content|moderation) (?:\w+ )?(?:system|filter|filters|layer|classifier|guardrails?) "
+    r"(?:has |have )?(?:blocked|filtered|declined|rejected|refused|withheld)\b",
     r"\bagainst (?:my|our) (?:\w+ ){0,3}<policy>",
     r"\b(?:not|n't) (?:within|in line with|part of|consistent with|aligned with) (?:my|our) (?:\w+ ){0,4}<policy>",
     r"\b(?:outside|beyond) (?:of )?(?:my|our|the|what) "
@@ -102,15 +107,17 @@ IMPERSONAL = _pattern(
     r"(?:something else|another|a different|the (?:topic|subject)|other)",
     thing=_any(
         "request; question; prompt; query; content; topic; message; input; task; conversation; response; output"
+        "; information; subject"
     ),
     served=_any(
         "fulfilled; completed; processed; answered; displayed; shown; provided; generated; handled; served; discussed"
-        "; accommodated; supported; continued"
+        "; accommodated; supported; continued; shared; given; disclosed"
     ),
     against=_any(
         "violates?; goes against; go against; is against; conflicts with; breaches; falls outside; is in violation of"
     ),
     policy=_POLICY,
+    adverbs=_ADVERBS,
 )
 """The passive of a moderator or of a policy, and the changed subject."""
 
