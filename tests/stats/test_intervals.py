@@ -13,9 +13,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from probe.stats.intervals import (
     benjamini_hochberg,
-    design_effect,
     mcnemar_exact,
     newcombe_paired,
+    tango_p,
     tango_paired,
     wilson,
 )
@@ -54,6 +54,33 @@ def test_newcombe_agrees_with_another_implementation() -> None:
     ours = newcombe_paired(59, 6, 16, 80)
     assert ours.estimate is not None
     assert (round(ours.estimate, 4), round(ours.lo, 4), round(ours.hi, 4)) == (-0.0621, -0.1186, -0.0046)
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "n", "level", "limits"),
+    [
+        # As the R package ratesci (P. Laud; tests/testthat/test3.R) has them from the papers: Tango 1998, the example
+        # with 32 pairs, and 44 pairs of contact lens disinfections at 90 %; Agresti & Min 2005, 86 patients in a
+        # cross-over trial; Fagerland, Lydersen & Laake 2014 (Bentur et al. 2009, 21 children).
+        (9, 3, 32, 0.95, (-0.027, 0.390)),
+        (0, 1, 44, 0.90, (-0.096, 0.037)),
+        (16, 8, 86, 0.95, (-0.020, 0.207)),
+        (1, 7, 21, 0.95, (-0.517, -0.026)),
+    ],
+)
+def test_tango_agrees_with_published_examples(
+    b: int, c: int, n: int, level: float, limits: tuple[float, float]
+) -> None:
+    ours = tango_paired(b, c, n, level=level)
+    assert (round(ours.lo, 3), round(ours.hi, 3)) == limits
+
+
+def test_tango_p_is_small_exactly_where_the_interval_ends_below() -> None:
+    for b, c, n in [(9, 3, 32), (0, 1, 44), (16, 8, 86), (0, 0, 50)]:
+        hi = tango_paired(b, c, n, level=0.9).hi
+        assert tango_p(b, c, n, hi) == pytest.approx(0.05, abs=1e-6)
+        assert tango_p(b, c, n, hi + 0.01) < 0.05 < tango_p(b, c, n, hi - 0.01)
+    assert tango_p(0, 0, 0, 0.05) == 1
 
 
 def independent_newcombe(a: int, b: int, c: int, d: int) -> tuple[float, float]:
@@ -170,30 +197,3 @@ def test_newcombe_undercovers_where_tango_does_not() -> None:
 def test_a_component_that_is_always_zero_has_a_width() -> None:
     assert wilson(0, 120).hi > 0.02
     assert tango_paired(0, 0, 120).hi > 0.02 < -tango_paired(0, 0, 120).lo
-
-
-def test_the_design_effect_of_repeats() -> None:
-    assert design_effect([]) == 1
-    assert design_effect([("a", 1), ("b", 0), ("c", 1)]) == 1
-    same = [(trace, value) for trace, value in (("a", 1), ("b", 0), ("c", 1), ("d", 0)) for _ in range(3)]
-    assert design_effect(same) == pytest.approx(3)
-    assert design_effect([(trace, 0) for trace, _ in same]) == pytest.approx(3)
-    mixed = [(str(i), j) for i in range(40) for j in (0, 1)]
-    assert design_effect(mixed) == 1
-
-
-@pytest.mark.parametrize("spread", [0.1, 0.45])
-def test_clustered_intervals_cover(spread: float) -> None:
-    # 40 traces x 3 repeats; a trace's own probability is 0.5 ± spread, so the population rate is 0.5.
-    rng = np.random.default_rng(7)
-    clustered = naive = 0
-    for _ in range(REPLICATIONS):
-        own = 0.5 + spread * rng.choice([-1, 1], 40)
-        answers = rng.binomial(1, np.repeat(own, 3))
-        values = [(str(i // 3), int(y)) for i, y in enumerate(answers)]
-        k = int(answers.sum())
-        clustered += wilson(k, 120, design_effect=design_effect(values)).covers(0.5)
-        naive += wilson(k, 120).covers(0.5)
-    assert clustered / REPLICATIONS >= LOWEST
-    if spread == 0.45:
-        assert naive / REPLICATIONS < 0.85
