@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from probe.runs.runner import RunSummary
+from probe.runs.runner import RouteProgress, RunSummary
 
 _EVERY_S = 5.0
 
@@ -46,10 +46,10 @@ class RunProgress:
             for name, route in summary.routes.items():
                 if name not in self._tasks:
                     self._tasks[name] = self._bars.add_task(f"  {name}", total=route.planned)
-                self._bars.update(self._tasks[name], completed=route.answered + route.failed)
+                self._bars.update(self._tasks[name], completed=_done(route))
         elif time.monotonic() - self._last > _EVERY_S:
             self._last = time.monotonic()
-            done = sum(route.answered + route.failed for route in summary.routes.values())
+            done = sum(_done(route) for route in summary.routes.values())
             planned = sum(route.planned for route in summary.routes.values())
             print(f"  {done} of {planned} trials", file=sys.stderr)
 
@@ -65,3 +65,7 @@ class RunProgress:
         elif time.monotonic() - self._last > _EVERY_S:
             self._last = time.monotonic()
             print(text, file=sys.stderr)
+
+
+def _done(route: RouteProgress) -> int:
+    return route.answered + route.failed + route.spared

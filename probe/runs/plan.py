@@ -4,7 +4,7 @@ import platform
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,32 +40,40 @@ def build_request(route: Route, trace: Trace) -> BuiltRequest:
     )
 
 
-def plan_run(config: Config, packs: Sequence[Pack], *, seed: int, repeats: int) -> tuple[RunRow, list[TrialRow]]:
+def plan_run(
+    config: Config,
+    packs: Sequence[Pack],
+    *,
+    seed: int,
+    repeats: int,
+    aa: bool = True,
+    until: Mapping[str, Any] | None = None,
+) -> tuple[RunRow, list[TrialRow]]:
     """Return a run and its trials in random order.
 
-    Interleaved in one shuffle with a stored seed, so that drift in time (load, a silent deployment) hits all routes
-    alike. A trace that two packs share is sent once.
+    Traces are shuffled with a stored seed, and so are the trials of each trace, which stay together: drift in time
+    (load, a silent deployment) hits all routes alike, and the two sides of a pair are sent at about the same time.
+    ``aa``: a twin gets every trace that is no control once more, so that it can be compared with itself. ``until``
+    goes into the manifest. A trace that two packs share is sent once.
     """
     traces = {trace.id: trace for pack in packs for trace in pack.traces}
-    run = RunRow(started_at=time.time(), seed=seed, manifest=manifest(config, packs, seed=seed, repeats=repeats))
-    places = [
-        (trace, route, repeat)
-        for trace in traces.values()
-        for route in config.routes.values()
-        for repeat in range(1, repeats + 1)
-    ]
-    random.Random(seed).shuffle(places)
-    trials = [
-        TrialRow(
-            run_id=run.id,
-            trace_id=trace.id,
-            route_id=route.row.id,
-            repeat=repeat,
-            position=position,
-            dropped=build_request(route, trace).dropped,
-        )
-        for position, (trace, route, repeat) in enumerate(places)
-    ]
+    kept = manifest(config, packs, seed=seed, repeats=repeats, aa=aa, until=until)
+    run = RunRow(started_at=time.time(), seed=seed, manifest=kept)
+    chance = random.Random(seed)
+    order = list(traces.values())
+    chance.shuffle(order)
+    twins = {route.twin for route in config.hosted()} if aa else set()
+    trials: list[TrialRow] = []
+    for trace in order:
+        places = [
+            (route, repeat)
+            for route in config.routes.values()
+            for repeat in range(1, repeats + 1 + (route.name in twins and not trace.control))
+        ]
+        chance.shuffle(places)
+        for route, repeat in places:
+            dropped = build_request(route, trace).dropped
+            trials.append(TrialRow(run.id, trace.id, route.row.id, repeat, len(trials), dropped=dropped))
     return run, trials
 
 
@@ -81,8 +89,19 @@ def store_plan(store: Store, config: Config, packs: Sequence[Pack], run: RunRow,
         store.add_trials(trials)
 
 
-def manifest(config: Config, packs: Sequence[Pack], *, seed: int, repeats: int) -> dict[str, Any]:
-    """Return what somebody needs to repeat the run: versions, routes, packs, seed. No credentials, no paths."""
+def manifest(
+    config: Config,
+    packs: Sequence[Pack],
+    *,
+    seed: int,
+    repeats: int,
+    aa: bool = False,
+    until: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return what somebody needs to repeat the run: versions, routes, packs, seed. No credentials, no paths.
+
+    ``until`` adds its own keys where the run may stop early (``Until.to_json``).
+    """
     return {
         "probe": __version__,
         "python": platform.python_version(),
@@ -92,10 +111,19 @@ def manifest(config: Config, packs: Sequence[Pack], *, seed: int, repeats: int) 
         "repeats": repeats,
         "routes": {name: route.row.id for name, route in config.routes.items()},
         "packs": {pack.row.name: pack.row.id for pack in packs},
+        "aa": aa,
+        **(until or {}),
     }
 
 
-def same_plan(run: RunRow, config: Config, packs: Sequence[Pack], *, seed: int, repeats: int) -> bool:
-    """Tell whether an unfinished run has the same routes, packs, seed and repeats, so that it can be resumed."""
-    wanted = manifest(config, packs, seed=seed, repeats=repeats)
-    return all(run.manifest.get(key) == wanted[key] for key in ("seed", "repeats", "routes", "packs"))
+_PLAN_KEYS = ("seed", "repeats", "routes", "packs", "kind", "until", "alpha", "delta", "by")
+
+
+def same_plan(run: RunRow, wanted: Mapping[str, Any]) -> bool:
+    """Tell whether an unfinished run has the plan of this manifest, so that it can be resumed.
+
+    One of a version that knew no A/A controls is taken up as it was planned: what was answered was paid for.
+    """
+    if run.manifest.get("aa", wanted["aa"]) != wanted["aa"]:
+        return False
+    return all(run.manifest.get(key) == wanted.get(key) for key in _PLAN_KEYS)

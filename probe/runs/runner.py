@@ -14,6 +14,7 @@ from probe.proxy.server import ProxyServer
 from probe.proxy.tickets import TICKET_HEADER, Ticket
 from probe.runs.answers import Answer, classify
 from probe.runs.plan import build_request
+from probe.runs.turns import Turn, Turns
 from probe.store.rows import TrialRow, TrialState
 from probe.store.writer import Writer
 from probe.traces.values import Trace
@@ -59,11 +60,12 @@ class RecordingSink:
 
 @dataclass
 class RouteProgress:
-    """How far a route is. ``stopped`` says why it goes on no further."""
+    """How far a route is. ``spared`` trials nobody needs any more. ``stopped`` says why it goes on no further."""
 
     planned: int
     answered: int = 0
     failed: int = 0
+    spared: int = 0
     retries: int = 0
     stopped: RouteError | None = None
 
@@ -90,12 +92,22 @@ class Runner:
     ``RouteError``; the others go on. A store that cannot be written stops everything with its ``StoreError``.
     """
 
-    def __init__(self, config: Config, proxy: ProxyServer, writer: Writer, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        proxy: ProxyServer,
+        writer: Writer,
+        progress: Progress | None = None,
+        turns: Turns | None = None,
+    ) -> None:
         self._proxy = proxy
+        self._turns = turns or Turns()
         self._writer = writer
         self._routes = {route.row.id: route for route in config.routes.values()}
         self._progress = progress or (lambda _: None)
         self._failed: list[str] = []
+        self.spared: list[str] = []
+        """Ids of trials that were not sent because nobody needs them any more."""
         self.summary = RunSummary()
 
     async def run(self, trials: list[TrialRow], traces: Mapping[str, Trace]) -> tuple[RunSummary, list[str]]:
@@ -132,20 +144,28 @@ class Runner:
                 if progress.stopped is not None:
                     return
                 try:
-                    answered = await self._trial(session, route, trial, traces[trial.trace_id], pacer, progress)
+                    turn, answer = await self._trial(session, route, trial, traces[trial.trace_id], pacer, progress)
                 except RouteError as error:
                     progress.stopped = progress.stopped or error
+                    # Those who wait for this route's answers need not.
+                    await self._turns.leave(route.row.id)
                     self._progress(self.summary)
                     return
-                progress.answered += answered
-                progress.failed += not answered
-                if not answered:
-                    self._failed.append(trial.id)
+                if turn is Turn.SEND:
+                    await self._turns.end(trial, answer)
+                    progress.answered += answer is not None
+                    progress.failed += answer is None
+                    if answer is None:
+                        self._failed.append(trial.id)
+                elif turn is Turn.SPARE:
+                    progress.spared += 1
+                    self.spared.append(trial.id)
                 self._progress(self.summary)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(route.pace.concurrency):
                 group.create_task(work())
+        await self._turns.leave(route.row.id)
 
     async def _trial(
         self,
@@ -155,18 +175,25 @@ class Runner:
         trace: Trace,
         pacer: "_Pacer",
         progress: RouteProgress,
-    ) -> bool:
-        """Try one trial until it is answered; return whether it was."""
+    ) -> tuple[Turn, Exchange | None]:
+        """Try one trial until it is answered; return what became of it, and its answer where it has one."""
         last: Exchange | None = None
+        abreast = route.pace.concurrency
         for attempt in range(1, ATTEMPTS + 1):
             if attempt > 1:
                 progress.retries += 1
                 await asyncio.sleep(_BACKOFF_S * 2 ** (attempt - 2))
-            await pacer.wait()
+            # Asked before the wait for this route's pace, so that what is spared waits for nothing, and again after it.
+            turn = await self._turns.turn(trial, abreast, take=False)
+            if turn is Turn.SEND:
+                await pacer.wait()
+                turn = await self._turns.turn(trial, abreast, take=True)
+            if turn is not Turn.SEND:
+                return turn, None
             last = await self._attempt(session, route, trial, trace, attempt)
             answer = classify(last)
             if answer is Answer.ANSWERED:
-                return True
+                return Turn.SEND, last
             if answer is Answer.REFUSED_KEY:
                 raise CredentialError(
                     f"Route {route.name!r} refused its key (HTTP {last.status}): check the value of "
@@ -179,7 +206,7 @@ class Runner:
                 )
         if last is not None and last.state == "unreachable":
             raise UnreachableError(f"Route {route.name!r} cannot be reached at {route.url}: {last.error}.")
-        return False
+        return Turn.SEND, None
 
     async def _attempt(
         self, session: aiohttp.ClientSession, route: Route, trial: TrialRow, trace: Trace, attempt: int

@@ -182,12 +182,12 @@ class PlanTables(Session):
 
     def count_trials(self, run_id: str) -> dict[TrialState, int]:
         """Return how many trials of a run are in each state."""
-        counted: dict[TrialState, int] = {"planned": 0, "answered": 0, "failed": 0}
+        counted: dict[TrialState, int] = {"planned": 0, "answered": 0, "failed": 0, "spared": 0}
         counted.update(self.query("SELECT state, count(*) FROM trials WHERE run_id = ? GROUP BY state", (run_id,)))
         return counted
 
     def mark_trials(self, trial_ids: Iterable[str], state: TrialState) -> None:
-        """Give trials up (``failed``) or open them again (``planned``); an answered one stays answered.
+        """Give trials up (``failed``), spare them or open them again (``planned``); an answered one stays answered.
 
         ``answered`` is refused with ``ValueError``: only the commit of the answer itself can say so.
         """

@@ -8,8 +8,9 @@ from probe.evidence.base import Evidence
 from probe.ids import content_hash, json_hash, new_id
 
 RouteRole = Literal["local", "hosted"]
-TrialState = Literal["planned", "answered", "failed"]
-"""``planned``: to be sent (again); ``answered``: an exchange is its answer; ``failed``: given up."""
+TrialState = Literal["planned", "answered", "failed", "spared"]
+"""``planned``: to be sent (again); ``answered``: an exchange is its answer; ``failed``: given up; ``spared``: not sent,
+because the question was answered before its turn came."""
 
 Outcome = Literal["complied", "partial", "refused", "blocked", "cut", "empty", "error", "ungradable"]
 Who = Literal["model", "platform", "undecided"]

@@ -36,10 +36,12 @@ def schema_page() -> str:
     try:
         database = Database(connection)
         parts = [_HEAD]
-        for migration in migrations.shipped():
-            lines = migration.sql.splitlines()
+        files = [migration.sql.splitlines() for migration in migrations.shipped()]
+        # A table that a later file makes again is described where it came first, as it is now.
+        newest = {table.name: table for lines in files for table in _tables(lines)}
+        for lines in files:
             parts.append("\n".join(_leading(lines)) + "\n")
-            parts.extend(_section(table, database) for table in _tables(lines))
+            parts.extend(_section(newest.pop(t.name), database) for t in _tables(lines) if t.name in newest)
         return "\n".join(parts)
     finally:
         connection.close()

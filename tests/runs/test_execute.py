@@ -49,7 +49,7 @@ def free_port() -> int:
 
 def test_a_run_answers_every_trial_and_a_second_one_is_new(study: Path) -> None:
     first = json.loads(probe(study, "run", "--json").stdout)
-    assert (first["trials"], first["answered"], first["open"], first["resumed"]) == (18, 18, 0, False)
+    assert (first["trials"], first["answered"], first["open"], first["resumed"]) == (24, 24, 0, False)
     second = json.loads(probe(study, "run", "--json").stdout)
     assert second["run"] != first["run"]
     assert not second["resumed"]
@@ -61,7 +61,7 @@ def test_the_order_is_shuffled_and_stored(study: Path) -> None:
     with Store.open(study / "probe.db") as store:
         run = store.runs()[0]
         trials = store.trials(run.id)
-        assert [trial.position for trial in trials] == list(range(18))
+        assert [trial.position for trial in trials] == list(range(24))
         routes = [trial.route_id for trial in trials]
         blocks = sum(a != b for a, b in itertools.pairwise(routes))
         assert blocks > 4, "routes must be interleaved"
@@ -142,7 +142,7 @@ def test_a_route_that_cannot_be_used_stops_alone(
         states = {trial.route_id: trial.state for trial in store.trials()}
         local = store.route_named("local")
         assert states[local.id] == "answered", "the other route goes on"
-        assert store.count_trials(store.runs()[0].id)["answered"] == 6
+        assert store.count_trials(store.runs()[0].id)["answered"] == 2 * 6
     assert verify(study / "probe.db").sound
     write_config(study / "probe.toml", {**routes, "bad": hosted_route(f"{lab.url}/transparent")})
     assert probe(study, "routes", "--check").returncode == 0

@@ -73,7 +73,7 @@ def test_every_trial_ends_answered_exactly_once(tmp_path: Path, toy_server: Llam
         assert len(runs) == 1, "a killed run is taken up, not started again"
         assert runs[0].ended_at is not None
         trials = store.trials(runs[0].id)
-        assert len(trials) == 2 * TRACES
+        assert len(trials) == 3 * TRACES, "the twin has one more of each"
         assert {trial.state for trial in trials} == {"answered"}
         answers = Counter(ref.trial_id for ref in store.refs() if ref.answered)
         assert set(answers) == {trial.id for trial in trials}

@@ -92,10 +92,10 @@ def test_chunks_that_do_not_add_up_do_not_lose_the_exchange(study: Study) -> Non
 def test_an_answer_makes_its_trial_answered(study: Study) -> None:
     store, run = study.store, study.run.id
     store.save_exchange(study.exchange(0, attempt=1, status=429), "planned")
-    assert store.count_trials(run) == {"planned": 4, "answered": 0, "failed": 0}
+    assert store.count_trials(run) == {"planned": 4, "answered": 0, "failed": 0, "spared": 0}
     store.save_exchange(study.exchange(0, attempt=2), "answered")
     store.save_exchange(study.exchange(1, status=500), "failed")
-    assert store.count_trials(run) == {"planned": 2, "answered": 1, "failed": 1}
+    assert store.count_trials(run) == {"planned": 2, "answered": 1, "failed": 1, "spared": 0}
     assert [t.id for t in store.trials(run, state="answered")] == [study.trials[0].id]
     assert [e.attempt for e in store.exchanges(answered=True)] == [2]
     assert [e.attempt for e in store.exchanges(trial_id=study.trials[0].id)] == [1, 2]

@@ -45,7 +45,7 @@ def test_two_files_become_one_study(two: tuple[Study, Study]) -> None:
     assert len(left.store.facts(left.route.id)) == 2
     assert left.store.score(right.run.id) is not None
     assert left.store.outcomes() == []
-    assert left.store.count_trials(right.run.id) == {"planned": 3, "answered": 3, "failed": 0}
+    assert left.store.count_trials(right.run.id) == {"planned": 3, "answered": 3, "failed": 0, "spared": 0}
     assert verify(left.store.path).problems == ()
 
 

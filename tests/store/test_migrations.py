@@ -1,9 +1,12 @@
+import sqlite3
 from pathlib import Path
 
 import pytest
+from small_study import Study
 
 from probe.errors import StoreError
 from probe.store import Store, migrations
+from probe.store.verify import verify
 
 
 def test_numbers_run_from_one_without_gaps(tmp_path: Path) -> None:
@@ -47,3 +50,24 @@ def test_every_table_is_strict_and_has_a_reason() -> None:
                 above = statement.partition("CREATE TABLE")[0]
                 assert "-- " in above
                 assert statement.rstrip().endswith("STRICT;")
+
+
+def test_a_study_of_an_older_version_keeps_its_trials_and_their_exchanges(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = migrations.shipped()[:2]
+    monkeypatch.setattr(migrations, "shipped", lambda: older)
+    with Store.open(database) as store:
+        study = Study(store)
+        study.store.save_exchange(study.exchange(2), "answered")
+        before = store.query("SELECT * FROM trials ORDER BY rowid")
+        with pytest.raises(StoreError, match="CHECK"):
+            store.mark_trials([study.trials[0].id], "spared")
+    monkeypatch.undo()
+    with Store.open(database) as store:
+        assert store.query("SELECT * FROM trials ORDER BY rowid") == before
+        store.mark_trials([trial.id for trial in study.trials], "spared")
+        assert store.count_trials(study.run.id) == {"planned": 0, "answered": 1, "failed": 0, "spared": 3}
+        with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
+            store.connection.execute("DELETE FROM trials")
+    assert verify(database).sound

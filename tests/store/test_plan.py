@@ -79,9 +79,9 @@ def test_trials_can_be_given_up_and_opened_again(study: Study) -> None:
     store, ids = study.store, [trial.id for trial in study.trials]
     store.save_exchange(study.exchange(0), "answered")
     store.mark_trials(ids, "failed")
-    assert store.count_trials(study.run.id) == {"planned": 0, "answered": 1, "failed": 3}
+    assert store.count_trials(study.run.id) == {"planned": 0, "answered": 1, "failed": 3, "spared": 0}
     store.mark_trials(ids, "planned")
-    assert store.count_trials(study.run.id) == {"planned": 3, "answered": 1, "failed": 0}
+    assert store.count_trials(study.run.id) == {"planned": 3, "answered": 1, "failed": 0, "spared": 0}
     assert len(store.trials(route_id=study.route.id, state="planned")) == 3
     with pytest.raises(ValueError, match="by saving its exchange"):
         store.mark_trials(ids, "answered")
