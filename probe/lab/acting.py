@@ -31,6 +31,15 @@ _USUAL = 24
 """Pieces of an ordinary answer, as long as none has been seen."""
 
 
+def with_a_space(messages: Messages) -> Messages:
+    """Return the conversation with one more space at the end of the last user turn, as a careless template adds it."""
+    last = max((n for n, message in enumerate(messages) if message.get("role") == "user"), default=None)
+    return [
+        {**message, "content": f"{message.get('content', '')} "} if number == last else message
+        for number, message in enumerate(messages)
+    ]
+
+
 @dataclass(frozen=True)
 class Call:
     """One request: what the client sent, where its answer goes, and the draws for it.
@@ -105,12 +114,13 @@ class Actor:
     def _seen(self, messages: Messages) -> Messages:
         """Return the conversation as the model sees it."""
         hidden = self.platform.hidden_system
-        return messages if hidden is None else [{"role": "system", "content": hidden}, *messages]
+        seen = messages if hidden is None else [{"role": "system", "content": hidden}, *messages]
+        return with_a_space(seen) if self.platform.template_space else seen
 
     def _quiet_deed(self) -> Deed:
         """Name what the platform does to requests that its screen lets pass."""
         platform = self.platform
-        if platform.hidden_system is not None:
+        if platform.hidden_system is not None or platform.template_space:
             return "prompt_rewrite"
         if platform.upstream != "toy":
             return "other_weights"

@@ -74,7 +74,9 @@ class Platform:
     platform's own genuine answers. ``sloppy``: at once, in one piece, with another id, other keys, and a usage of zero
     or none.
 
-    ``hidden_system`` is put before every conversation. ``counts_hidden`` false bills the prompt that the client sent.
+    ``hidden_system`` is put before every conversation. ``template_space``: the chat template makes the model see one
+    space more than was sent, at the end of the last user turn. ``counts_hidden`` false bills the prompt that the client
+    sent.
     ``upstream`` names the server of genuine answers; ``temperature`` overrides what the client asked for. ``buffered``
     sends every answer in one write at its end. ``jitter_s`` is the mean of an exponential delay before the first byte,
     and ten times that of one before each further piece. ``hold_s``: seconds that every answer of a platform waits
@@ -90,6 +92,7 @@ class Platform:
     action: ActionKind | None = None
     texts: tuple[str, ...] = ()
     hidden_system: str | None = None
+    template_space: bool = False
     what: str = ""
     family: str = ""
     block: str = "openrouter-moderation"

@@ -39,7 +39,8 @@ class Gate:
 
     ``same within δ``: no test tells them apart at ``alpha``, and the upper limit of their distance is below ``delta``.
     ``different``: some test does, after Holm's correction; ``cause`` is the likeliest. ``cannot tell at this n``:
-    neither; ``n_needed`` prompts would show sameness if the distance stays as it is (``None``: no number would).
+    neither; ``n_needed`` prompts would show sameness if the distance stays as it is (``None``: no number would, or the
+    question is answered).
     """
 
     answer: Answer
