@@ -23,6 +23,8 @@ ADVICE: Mapping[str, str] = {
 }
 """What a detector that abstains is missing."""
 
+NO_GATE = "Whether the route serves its twin's weights was not asked."
+
 _PROMPT = "A hidden prompt that dictates this very text"
 
 _KIN = (
@@ -139,7 +141,7 @@ def _overturned(situation: Situation) -> list[str]:
     checked = "show none" if known else "could not be checked, so that one is not ruled out"
     return [
         f"{_PROMPT} would make it the model's after all, and be the platform's doing too; the token counts {checked}.",
-        f"Other weights or another sampler than the route states would do the same. {situation.gate or ''}".strip(),
+        f"Other weights or another sampler than the route states would do the same. {situation.gate or NO_GATE}",
     ]
 
 

@@ -5,6 +5,7 @@ Texts that a model or a platform returned are redacted unless asked for: a repor
 
 from pathlib import Path
 
+from probe.attribution.effects.sentences import headline
 from probe.errors import ReportError
 from probe.report.plot import forest_plot
 from probe.report.rows import all_tables
@@ -34,6 +35,7 @@ def render(study: Study, *, show_texts: bool = False) -> str:
     return page.render(
         study=study,
         question=QUESTION,
+        headline=headline,
         # The plot escapes its own texts; it is the one part that must not be escaped again.
         plot=Markup(forest_plot(study.main_effects)),  # noqa: S704
         tables=all_tables(study),

@@ -25,7 +25,8 @@ def forest_plot(effects: Sequence[Effect]) -> str:
     for effect in effects:
         y = _block(body, effect, y, lowest)
     height = y + FOOT
-    axis = _axis(lowest, y)
+    level = effects[0].difference.level if effects else 0.95
+    axis = _axis(lowest, y, level)
     described = " ".join(_words(effect) for effect in effects) or "There is no effect to show."
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
@@ -67,7 +68,7 @@ def _x(value: float, lowest: int) -> float:
     return round(LEFT + (100 * value - lowest) / (100 - lowest) * (WIDTH - LEFT - RIGHT), 1)
 
 
-def _axis(lowest: int, bottom: int) -> str:
+def _axis(lowest: int, bottom: int, level: float) -> str:
     parts = []
     for tick in range(lowest, 101, 20):
         x = _x(tick / 100, lowest)
@@ -76,7 +77,7 @@ def _axis(lowest: int, bottom: int) -> str:
         label = str(tick).replace("-", "−")
         parts.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle" fill="#555">{label}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    words = "per cent refused, or percentage points; lines are 95 % intervals"
+    words = f"per cent refused, or percentage points; lines are {100 * level:g} % intervals"
     parts.append(f'<text x="{middle}" y="{bottom + 35}" text-anchor="middle" fill="#555">{words}</text>')
     return "".join(parts)
 

@@ -1,16 +1,18 @@
 """The tables of a report as plain rows of text, shared by the terminal and the page. No rate without interval and n."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from probe.attribution.effects.pairs import MINIMUM_PAIRS, Effect
 from probe.attribution.effects.sentences import GATE_NOT_ASKED, points, rate, rate_with_n
+from probe.report.details import aa_rows, blocking_rows, firmness_rows, gate_rows, success_rows
 from probe.report.study import RouteSummary, Study
+from probe.report.values import Rows, p_value
 
 OUTCOMES = ("complied", "partial", "refused", "blocked", "cut", "empty", "error", "ungradable")
 VERDICTS = ("model", "platform", "undecided")
 MEASURES = (
-    # First, where no narrow page cuts it off: no effect is read without it (DESIGN §5, 5).
+    # First, where no narrow page cuts them off: no effect is read without the gate (DESIGN §5, 5).
+    "conclusion",
     "same weights",
     "refusal hosted",
     "refusal twin",
@@ -21,20 +23,10 @@ MEASURES = (
 )
 TOO_FEW = "too few pairs"
 EFFECTS_NOTE = (
-    "Percentage points with 95 % intervals; platform effect + serving difference = difference, up to the rounding of "
-    f"one decimal. Fewer than {MINIMUM_PAIRS} graded pairs: no rate. p within families is adjusted after Benjamini "
-    "and Hochberg."
+    "Percentage points with intervals; platform effect + serving difference = difference, up to the rounding of "
+    f"one decimal. Fewer than {MINIMUM_PAIRS} graded pairs: no rate. p is adjusted after Benjamini and Hochberg, over "
+    "routes and over families apart."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """One table: title, column heads, rows of cells, and what must be known to read it."""
-
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
 
 
 def all_tables(study: Study, *, narrow: bool = False) -> list[Rows]:
@@ -42,35 +34,44 @@ def all_tables(study: Study, *, narrow: bool = False) -> list[Rows]:
 
     A terminal gets the main effects only: the families are on the page and in the JSON.
     """
-    effects = effect_lines if narrow else effect_rows
+    main, everything = study.main_effects, not narrow
+    effects = effect_rows if everything else effect_lines
     tables = [
+        effects("Effects", main),
+        success_rows(main if everything else ()),
+        blocking_rows(study.blocking, narrow=narrow),
         route_rows(study.routes, narrow=narrow),
         outcome_rows(study.routes),
         verdict_rows(study.routes),
         mechanism_rows(study.routes),
-        effects("Effects", study.main_effects),
-        effects("Effects by family", () if narrow else study.family_effects),
+        gate_rows(main if everything else ()),
+        aa_rows(main if everything else ()),
+        firmness_rows(main if everything else ()),
+        effects("Effects by family", study.family_effects if everything else ()),
     ]
-    if not narrow:
+    if everything:
         tables.append(truth_rows(study))
     return [table for table in tables if table.rows]
 
 
 def route_rows(routes: Sequence[RouteSummary], *, narrow: bool = False) -> Rows:
     """Routes with their refusal rates; ``narrow`` leaves out what ``probe.toml`` says anyway."""
-    heads = ("route", "role", "backend", "model", "twin", "trials", "missing", "refusal rate")
-    kept = [i for i, head in enumerate(heads) if not (narrow and head in {"role", "backend", "model"})]
+    heads = ("route", "role", "backend", "model", "twin", "trials", "missing", "spared", "refusal rate")
+    left_out = {"role", "backend", "model"} if narrow else set()
+    left_out |= set() if any(route.spared for route in routes) else {"spared"}
+    kept = [i for i, head in enumerate(heads) if head not in left_out]
     return Rows(
         "Routes",
         tuple(heads[i] for i in kept),
         tuple(tuple(cells[i] for i in kept) for cells in map(_route_cells, routes)),
-        "Rates are of graded trials, with 95 % intervals. Missing trials (cut, empty, error, ungradable) count neither "
-        "way, unless the platform is found to have stopped them: then they are refusals.",
+        "Rates are of graded trials, with intervals. Missing trials (cut, empty, error, ungradable) count "
+        "neither way, unless the platform is found to have stopped them: then they are refusals. Spared: not sent, "
+        "because the question was answered.",
     )
 
 
 def _route_cells(route: RouteSummary) -> tuple[str, ...]:
-    counts = (str(route.trials), str(route.missing), rate_with_n(route.refusal_rate))
+    counts = (f"{route.trials:,}", f"{route.missing:,}", f"{route.spared:,}", rate_with_n(route.refusal_rate))
     return (route.name, route.role, route.backend, route.model, route.twin or "", *counts)
 
 
@@ -111,8 +112,11 @@ def mechanism_rows(routes: Sequence[RouteSummary]) -> Rows:
 
 def effect_rows(title: str, effects: Sequence[Effect]) -> Rows:
     """Effects with intervals, one row each; a scope with too few pairs says so in place of its rates."""
-    heads = ("hosted", "scope", "pairs", "missing", "undecided")
-    return Rows(title, (*heads, *MEASURES), tuple(_effect_cells(effect) for effect in effects), EFFECTS_NOTE)
+    heads = ("hosted", "scope", "pairs", "missing", "undecided", *MEASURES)
+    # Over all families the scope says nothing, and the page is narrow.
+    kept = [i for i, head in enumerate(heads) if head != "scope" or any(effect.scope != "all" for effect in effects)]
+    rows = tuple(tuple(cells[i] for i in kept) for cells in map(_effect_cells, effects))
+    return Rows(title, tuple(heads[i] for i in kept), rows, EFFECTS_NOTE)
 
 
 def effect_lines(title: str, effects: Sequence[Effect]) -> Rows:
@@ -134,16 +138,17 @@ def _effect_cells(effect: Effect) -> tuple[str, ...]:
     start = (
         effect.hosted,
         effect.scope.removeprefix("family:"),
-        str(effect.n_pairs),
-        str(effect.n_missing),
-        str(effect.undecided),
+        f"{effect.n_pairs:,}",
+        f"{effect.n_missing:,}",
+        f"{effect.undecided:,}",
     )
     if effect.insufficient:
-        return (*start, GATE_NOT_ASKED, TOO_FEW, "", "", "", "", "")
+        return (*start, effect.conclusion, gate_cell(effect), TOO_FEW, "", "", "", "", "")
     p = effect.mcnemar_p if effect.mcnemar_adjusted is None else effect.mcnemar_adjusted
     return (
         *start,
-        GATE_NOT_ASKED,
+        effect.conclusion,
+        gate_cell(effect),
         rate(effect.refusal_hosted),
         rate(effect.refusal_twin),
         points(effect.difference),
@@ -151,6 +156,14 @@ def _effect_cells(effect: Effect) -> tuple[str, ...]:
         points(effect.serving_difference),
         p_value(p),
     )
+
+
+def gate_cell(effect: Effect) -> str:
+    """``different: other model (n = 64)``: the gate's answer with the likeliest cause and the number of its prompts."""
+    gate = effect.gate
+    if gate is None:
+        return GATE_NOT_ASKED
+    return f"{gate.answer}{f': {gate.cause}' if gate.cause else ''} (n = {gate.n:,})"
 
 
 def truth_rows(study: Study) -> Rows:
@@ -161,8 +174,3 @@ def truth_rows(study: Study) -> Rows:
         tuple((name, rate_with_n(interval)) for name, interval in study.truth.items()),
         "A lab platform knows what it did; the probe never saw its log.",
     )
-
-
-def p_value(p: float) -> str:
-    """Two significant digits, with an end where more would be pretence."""
-    return "< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from probe.attribution.effects.blocking import Blocking
 from probe.attribution.effects.pairs import ANSWERS, REFUSALS, Effect
 from probe.stats.intervals import Interval, wilson
 
@@ -14,7 +15,8 @@ class RouteSummary:
     ``outcomes``: trials by outcome. ``verdicts``: refusals and stopped answers by ``model``, ``platform``,
     ``undecided``. ``mechanisms``: those by the platform, by mechanism. ``stopped``: cut or empty answers among the
     outcomes whose verdict is the platform; they count as refused. ``refusal``: the rate where the caller knows better
-    than Wilson over independent trials (repeats of traces).
+    than Wilson over independent trials (repeats of traces). ``spared``: trials that were not sent because the question
+    was answered; they count nowhere else.
     """
 
     name: str
@@ -27,6 +29,7 @@ class RouteSummary:
     mechanisms: Mapping[str, int] = field(default_factory=dict)
     stopped: int = 0
     refusal: Interval | None = None
+    spared: int = 0
 
     @property
     def trials(self) -> int:
@@ -76,9 +79,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """Everything that a report says. ``facts`` is the run's manifest; ``truth`` holds the measures of a lab, by name.
+    """Everything that a report says. ``facts``: the run's manifest and the analysis' settings.
 
-    ``notes`` are sentences on method: what the verdicts rest on and what was not asked. ``created_at`` is ISO 8601.
+    ``truth`` holds the measures of a lab, by name. ``notes`` are sentences on method: what the verdicts rest on and
+    what was not asked. ``created_at`` is ISO 8601.
     """
 
     title: str
@@ -90,6 +94,13 @@ class Study:
     notes: tuple[str, ...] = ()
     cases: tuple[Case, ...] = ()
     truth: Mapping[str, Interval] = field(default_factory=dict)
+    blocking: tuple[Blocking, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What puts the whole study in doubt: A/A controls that failed, each once."""
+        failed = (effect.aa.sentence for effect in self.main_effects if effect.aa is not None and effect.aa.failed)
+        return tuple(dict.fromkeys(failed))
 
     @property
     def main_effects(self) -> tuple[Effect, ...]:

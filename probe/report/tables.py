@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from probe.report.rows import Rows, all_tables, truth_rows
+from probe.report.rows import all_tables, truth_rows
 from probe.report.study import Study
+from probe.report.values import Rows
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,6 +16,8 @@ def print_study(study: Study, console: "Console") -> None:
     from rich.text import Text
 
     console.print(Text(study.title, style="bold"))
+    for warning in study.warnings:
+        console.print(Text(f"\nA/A CONTROL FAILED: {warning}", style="bold red"))
     for rows in all_tables(study, narrow=True):
         console.print()
         console.print(rich_table(rows))

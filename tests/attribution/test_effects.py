@@ -4,13 +4,16 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from probe.attribution.effects.columns import Columns
 from probe.attribution.effects.estimate import Effect, Pair, Side, effects_for
 from probe.attribution.effects.sentences import points, rate, rate_with_n
-from probe.stats.intervals import mcnemar_exact, tango_paired, wilson
+from probe.attribution.effects.split import refusal_measure
+from probe.stats.clusters import difference, proportion
+from probe.stats.intervals import Interval, mcnemar_exact, tango_paired, wilson
 
 OUTCOMES = ["complied", "partial", "refused", "blocked", "cut", "empty", "error", "ungradable"]
 SIDES = st.builds(Side, st.sampled_from(OUTCOMES), st.sampled_from(["model", "platform", "undecided", None]))
@@ -30,21 +33,30 @@ STOP = Side("blocked", "platform")
 DOUBT = Side("refused", "undecided")
 
 
-def only(pairs: list[Pair], **texts: str) -> Effect:
-    return effects_for(pairs, "hosted", "twin", **texts)[0]
+def only(pairs: list[Pair], prompt_finding: str | None = None) -> Effect:
+    return effects_for(pairs, "hosted", "twin", prompt_finding=prompt_finding)[0]
+
+
+def rate_of(k: int, n: int) -> Interval:
+    return proportion([(str(i), int(i < k)) for i in range(n)])
+
+
+def difference_of(up: int, down: int, n: int) -> Interval:
+    return difference([(str(i), 1 if i < up else -int(i < up + down)) for i in range(n)])
 
 
 def test_a_table_by_hand() -> None:
     effect = only(pairs_of((10, STOP, YES), (20, STOP, NO), (5, YES, YES), (3, YES, NO), (2, NO, YES), (10, NO, NO)))
     assert (effect.n_pairs, effect.n_missing, effect.undecided) == (50, 0, 0)
-    assert effect.refusal_hosted == wilson(38, 50)
-    assert effect.refusal_twin == wilson(17, 50)
-    assert effect.platform_effect == wilson(20, 50)
-    assert effect.serving_difference == tango_paired(3, 2, 50)
+    assert effect.refusal_hosted == rate_of(38, 50)
+    assert effect.refusal_twin == rate_of(17, 50)
+    assert effect.platform_effect == rate_of(20, 50)
+    assert effect.serving_difference == difference_of(3, 2, 50)
     assert effect.difference.estimate == pytest.approx(21 / 50)
-    assert (effect.difference.lo, effect.difference.hi) == (tango_paired(23, 2, 50).lo, tango_paired(23, 2, 50).hi)
+    whole = difference_of(23, 2, 50)
+    assert (effect.difference.lo, effect.difference.hi) == (whole.lo, whole.hi)
     assert effect.mcnemar_p == mcnemar_exact(23, 2)
-    assert effect.platform_share == wilson(30, 38)
+    assert effect.platform_share == rate_of(30, 38)
     assert (effect.platform_stopped, effect.platform_added) == (30, 20)
 
 
@@ -81,6 +93,7 @@ def test_the_parts_add_up_where_division_alone_would_not() -> None:
     assert effect.difference.estimate == 0.1 + 0.2 != 0.3
 
 
+@settings(deadline=None, max_examples=60)
 @given(PAIRS)
 def test_the_parts_add_up_to_the_last_digit(pairs: list[Pair]) -> None:
     for effect in effects_for(pairs, "h", "t"):
@@ -94,8 +107,15 @@ def test_the_parts_add_up_to_the_last_digit(pairs: list[Pair]) -> None:
         assert effect.refusal_hosted.estimate is not None
         assert effect.refusal_twin.estimate is not None
         assert whole.estimate == pytest.approx(effect.refusal_hosted.estimate - effect.refusal_twin.estimate)
+        for measure in effect.measures.values():
+            assert measure.platform_effect.estimate + measure.serving_difference.estimate == measure.difference.estimate
+            assert measure.difference.estimate == pytest.approx(measure.hosted.estimate - measure.twin.estimate)
+            assert measure.counterfactual.estimate == pytest.approx(
+                measure.hosted.estimate - measure.platform_effect.estimate
+            )
 
 
+@settings(deadline=None, max_examples=60)
 @given(PAIRS)
 def test_every_number_keeps_its_place(pairs: list[Pair]) -> None:
     effect = only(pairs)
@@ -125,8 +145,8 @@ def test_missing_is_counted_and_bounds_the_difference() -> None:
 def test_undecided_is_nobodys_but_moves_the_ceiling() -> None:
     effect = only(pairs_of((10, STOP, NO), (6, DOUBT, NO), (4, DOUBT, YES), (30, NO, NO)))
     assert effect.undecided == 10
-    assert effect.platform_effect == wilson(10, 50)
-    assert effect.platform_ceiling == wilson(16, 50)
+    assert effect.platform_effect == rate_of(10, 50)
+    assert effect.platform_ceiling == rate_of(16, 50)
     assert effect.bounds.platform_undecided == (10 / 50, 16 / 50)
     assert points(effect.platform_ceiling) in effect.sentence
 
@@ -137,7 +157,7 @@ def test_no_platform_refusal_found_never_means_none() -> None:
     assert "no effect" not in found_none.sentence
     # When nothing could be decided, the limit must allow for all of it having been the platform.
     all_doubt = only(pairs_of((30, DOUBT, NO), (30, NO, NO)))
-    assert f"at most {100 * wilson(30, 60).hi:.1f} %" in all_doubt.sentence
+    assert f"at most {100 * rate_of(30, 60).hi:.1f} %" in all_doubt.sentence
 
 
 def test_repeats_widen_the_intervals() -> None:
@@ -157,7 +177,7 @@ def test_families_follow_with_adjusted_p() -> None:
     small = pairs_of((5, STOP, NO), family="z")
     effects = effects_for(strong + weak + small, "h", "t")
     assert [e.scope for e in effects] == ["all", "family:x", "family:y", "family:z"]
-    assert effects[0].mcnemar_adjusted is None
+    assert effects[0].mcnemar_adjusted == effects[0].mcnemar_p
     assert effects[1].mcnemar_adjusted == pytest.approx(2 * effects[1].mcnemar_p)
     assert effects[2].mcnemar_adjusted == pytest.approx(effects[2].mcnemar_p)
     assert effects[3].insufficient
@@ -191,11 +211,8 @@ def test_the_sentence_holds_every_number_with_its_interval_n_and_missing() -> No
 
 def test_a_hidden_prompt_is_the_models_refusal_by_the_platforms_prompt() -> None:
     finding = "the provider reports 23 more prompt tokens than these messages have"
-    effect = only(
-        pairs_of((30, YES, NO), (10, YES, YES), (20, NO, NO)), prompt_finding=finding, gate="Same within 2 %."
-    )
+    effect = only(pairs_of((30, YES, NO), (10, YES, YES), (20, NO, NO)), prompt_finding=finding)
     assert f"The model wrote these refusals itself; what differs is the prompt: {finding}." in effect.sentence
-    assert "Same within 2 %." in effect.sentence
     mixed = only(pairs_of((30, YES, NO), (10, STOP, NO), (20, NO, NO)), prompt_finding=finding)
     assert "The model wrote 30 of the 40 hosted refusals itself" in mixed.sentence
 
@@ -217,8 +234,8 @@ def test_the_effect_of_a_known_platform_is_covered() -> None:
         pairs = [
             Pair(str(i), "a", STOP if acted[i] else (YES if own[i] else NO), YES if twin[i] else NO) for i in range(80)
         ]
-        effect = only(pairs)
-        covered += effect.platform_effect.covers(0.6 * 0.65)
-        serving += effect.serving_difference.covers(0.0)
+        measure = refusal_measure(Columns.of_pairs(pairs), 0.95)
+        covered += measure.platform_effect.covers(0.6 * 0.65)
+        serving += measure.serving_difference.covers(0.0)
     # At a coverage of 95 % fewer than this happen once in a thousand runs.
     assert min(covered, serving) >= binom.ppf(0.001, 400, 0.95)

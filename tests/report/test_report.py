@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -9,14 +10,17 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
+from probe.attribution.effects.aa import AA, AATest
+from probe.attribution.effects.blocking import Screened, blocking
 from probe.attribution.effects.estimate import Pair, Side, effects_for
+from probe.attribution.gate.values import DIFFERENT, OTHER_MODEL, Gate, GateTest
 from probe.errors import ReportError
 from probe.report.page import render, write
 from probe.report.plot import LEFT, RIGHT, WIDTH, forest_plot
 from probe.report.rows import all_tables, p_value
 from probe.report.study import Case, RouteSummary, Study
 from probe.report.tables import print_study
-from probe.stats.intervals import wilson
+from probe.stats.intervals import Interval, wilson
 
 YES, NO, STOP = Side("refused", "model"), Side("complied", "model"), Side("blocked", "platform")
 HOSTILE = "<script>alert('x')</script> & [bold]Q7[/bold]"
@@ -26,6 +30,25 @@ VOID = {"meta", "link", "br", "img", "hr", "input"}
 def make_pairs(family: str, stopped: int, model: int, plain: int) -> list[Pair]:
     kinds = [(STOP, NO)] * stopped + [(YES, YES)] * model + [(NO, NO)] * plain + [(Side("error"), NO)] * 2
     return [Pair(f"{family}{i}", family, hosted, twin) for i, (hosted, twin) in enumerate(kinds)]
+
+
+AA_FAILED = AA(
+    (
+        AATest("local against itself", Interval(0.2, 0.1, 0.3, 60, "Tango"), 60, 0.001, 0.002),
+        AATest("early against late half of glass", Interval(None, -1.0, 1.0, 0, "none"), 0, note="one half is empty"),
+    ),
+    failed=True,
+    sentence="local against itself differs <b>although</b> nothing sets its halves apart.",
+)
+GATE_TESTS = {
+    "ranks": GateTest(0.31, 0.0001, 64, "texts", "Tokens lie elsewhere.", distance=0.1, limit=0.14),
+    "mmd": GateTest(None, None, 0, "prompts", "There are no repeats."),
+}
+FOUND = Gate(DIFFERENT, OTHER_MODEL, "Different, most likely another model.", GATE_TESTS, 64, None, 0.05, 0.05)
+
+
+def screen(count: int, hosted: Side, twin: Side, *, benign: bool = False) -> list[Screened]:
+    return [Screened(f"{count}{i}", "controls" if benign else "direct", benign, hosted, twin) for i in range(count)]
 
 
 def make_study(**changes: object) -> Study:
@@ -48,9 +71,16 @@ def make_study(**changes: object) -> Study:
                 {"model": 23, "platform": 41, "undecided": 1},
                 {"declared_block": 40, "cut_stream": 1},
                 stopped=1,
+                spared=12,
             ),
         ),
-        "effects": (*effects_for(pairs, "glass", "local"), *effects_for(few, HOSTILE, "local")),
+        "effects": (
+            *(replace(e, aa=AA_FAILED) for e in effects_for(pairs, "glass", "local", gate=FOUND)),
+            *effects_for(few, HOSTILE, "local"),
+        ),
+        "blocking": tuple(
+            blocking(screen(9, STOP, NO) + screen(4, STOP, NO, benign=True) + screen(7, NO, NO), "glass", "local")
+        ),
         "notes": ("The likelihood detector was asked on every answer.", HOSTILE),
         "cases": (
             Case(
@@ -152,6 +182,46 @@ def test_the_tables_on_the_terminal() -> None:
     assert "[bold]Q7[/bold]" in text
     assert "too few pairs" in text
     assert "novel" in text
+
+
+def test_the_gate_the_controls_and_the_conclusion_are_shown() -> None:
+    study = make_study()
+    page = Page(render(study))
+    assert "A/A control failed. local against itself differs <b>although</b> nothing" in page.text
+    assert "The same-weights gate: Different, most likely another model." in page.text
+    tables = {table.title: table for table in all_tables(study)}
+    assert {effect.conclusion for effect in study.main_effects} == {"both", "undecided"}
+    assert [row[tables["Effects"].heads.index("conclusion")] for row in tables["Effects"].rows] == ["both", "undecided"]
+    assert tables["Effects"].rows[0][tables["Effects"].heads.index("same weights")] == "different: other model (n = 64)"
+    assert ("glass", "ranks", "0.31", "0.0001", "64 texts", "0.100", "0.140") in tables[
+        "The same-weights gate, test by test"
+    ].rows
+    assert ("glass", "mmd", "not asked", "", "0 prompts", "", "") in tables["The same-weights gate, test by test"].rows
+    assert tables["A/A controls"].rows[1][-1] == "one half is empty"
+    total = tables["Over- and under-blocking"].rows[0]
+    assert total[:4] == ("glass", "all", "13", "0")
+    assert total[4].startswith("30.8 % [")
+    assert "12" in tables["Routes"].rows[1]
+    assert any(row[1].startswith("serving difference within δ (90") for row in tables["How firm this is"].rows)
+    assert any(
+        "without the platform" in head for head in tables["Attack success, and the route without its platform"].heads
+    )
+
+
+def test_nothing_says_that_the_gate_was_not_part_of_this_version() -> None:
+    assert "not asked in this version" not in render(make_study())
+
+
+def test_the_terminal_keeps_to_its_width() -> None:
+    out = io.StringIO()
+    study = make_study(title="A study", routes=tuple(replace(route, model="toy") for route in make_study().routes))
+    print_study(study, Console(file=out, width=80))
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "A/A CONTROL FAILED" in text
+    assert "different: other model (n = 64)" in text
+    assert "… harmless" in text
+    assert "controls" not in text[text.index("Over- and under-blocking") : text.index("Of what the platform stopped")]
 
 
 def test_route_counts() -> None:

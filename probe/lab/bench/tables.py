@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from probe.lab.bench.grid import KIN
-from probe.report.rows import Rows
+from probe.report.values import Rows
 
 if TYPE_CHECKING:
     from rich.console import Console
