@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from probe.attribution.gate.send import send
 from probe.attribution.pipeline import Analysis, analyze
+from probe.attribution.settings import Settings
 from probe.config import Config, load_config
 from probe.errors import ConfigError
 from probe.lab.log import LabLog
@@ -19,11 +21,24 @@ from probe.runs.plan import Pack
 from probe.runs.runner import Progress
 from probe.scoring.open_scorers import open_scorers
 from probe.serve.llamacpp import LlamaCppServer
+from probe.stats.judge_error import judge_error
 from probe.store.lock import RunLock
 from probe.store.store import Store
 
 MODEL = "toy"
 PACK = "fictional"
+
+GATE_PROMPTS = 64
+"""Benign prompts for the same-weights gate: all controls of the pack."""
+
+JUDGE_ERROR = judge_error(
+    2831,
+    2831,
+    5169,
+    5169,
+    "judge rules on 8,000 replies of the grammar that the embedded weights were trained on (docs/figures.md)",
+)
+"""The judge reads the embedded weights' replies far better than those of the models it was measured on."""
 
 SILENT_TEXTS = (
     "I'm sorry, but I can't assist with that request.",
@@ -146,6 +161,9 @@ def run_demo(
     say("Starting llama.cpp with the embedded weights, and four lab platforms in front of them")
     with demo_study(folder, seed=seed, repeats=repeats) as (config, log, packs):
         executed = execute(config, database, packs, seed=seed, repeats=repeats, progress=on_run)
+        say("Asking the same-weights gate: benign prompts at temperatures 1 and 0")
+        hosted = [route.name for route in config.hosted()]
+        send(config, database, hosted, packs[0], prompts=GATE_PROMPTS, seed=seed, progress=on_run)
         with Store.open(database) as store:
             analysis = asyncio.run(_analyze(store, config, on_analyze))
             log.save(folder / "lab-log.jsonl")
@@ -155,4 +173,4 @@ def run_demo(
 
 async def _analyze(store: Store, config: Config, progress: Callable[[str, int], None]) -> Analysis:
     async with open_scorers(config.routes.values()) as (scorers, _):
-        return await analyze(store, scorers, progress)
+        return await analyze(store, scorers, progress, Settings(judge_error=JUDGE_ERROR))

@@ -254,7 +254,7 @@ def test_the_plan_is_the_same_for_the_same_seed(study: Path) -> None:
     hosted, twin = config.routes["transparent"], config.routes["local"]
     (pack,) = load_packs(["gate"])
     plans = [
-        plan_gate(config.only(("transparent",)), hosted, twin, pack, prompts=5, seed=seed)[1] for seed in (1, 1, 2)
+        plan_gate(config.only(("transparent",)), [hosted], twin, pack, prompts=5, seed=seed)[1] for seed in (1, 1, 2)
     ]
     orders = [[(trial.trace_id, trial.route_id, trial.repeat) for trial in trials] for trials in plans]
     assert orders[0] == orders[1] != orders[2]

@@ -122,4 +122,4 @@ def test_real_answers_pass_the_gate_and_an_extra_space_does_not(toy_server: Llam
     assert same.tests["ranks"].n == 20
     moved = ask(asyncio.run(cases_of(toy_server.info.url, prompts, space=True)), [], Settings())
     assert (moved.answer, moved.cause) == (DIFFERENT, PROMPT), moved.sentence
-    assert "1 more prompt tokens than were sent, on 20 of 20 prompts" in moved.sentence
+    assert "1 more prompt tokens than were sent, on 20 of 20 requests" in moved.sentence

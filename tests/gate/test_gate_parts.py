@@ -33,7 +33,7 @@ def test_a_constant_surplus_is_another_prompt() -> None:
     found = counts_test(with_surplus([24] * 19 + [0]))
     assert found.statistic == 24
     assert found.p == pytest.approx(float(binom.sf(18, 20, 0.1)))
-    assert found.sentence == "The route reports 24 more prompt tokens than were sent, on 19 of 20 prompts."
+    assert found.sentence == "The route reports 24 more prompt tokens than were sent, on 19 of 20 requests."
     assert "1 fewer" in counts_test(with_surplus([-1] * 6)).sentence
 
 

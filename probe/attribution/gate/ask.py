@@ -96,9 +96,9 @@ def _same(tests: Mapping[str, GateTest], n: int, settings: Settings) -> str:
     )
     return (
         f"The same within δ = {settings.gate_delta:g}: over {n} prompts no test tells the route from its twin "
-        f"(alpha {settings.alpha:g}). At temperature 0, {greedy.distance:.1%} of {greedy.n} answers leave the twin's "
-        f"choice (at most {greedy.limit:.1%}); above it, shares of tokens lie {ranks.distance:.1%} from the twin's "
-        f"(at most {ranks.limit:.1%}). {counts}"
+        f"(alpha {settings.alpha:g}). At temperature 0, {_percent(greedy.distance)} of {greedy.n} answers leave the "
+        f"twin's choice (at most {_percent(greedy.limit)}); above it, shares of tokens lie "
+        f"{_percent(ranks.distance)} from the twin's (at most {_percent(ranks.limit)}). {counts}"
     )
 
 
@@ -122,7 +122,7 @@ def _needed(tests: Mapping[str, GateTest], texts: Texts, n: int, settings: Setti
     if any(test.limit is None for test in found):
         missing = "; ".join(_lower(test.sentence.rstrip(".")) for test in found if test.limit is None)
         return needed, f"{missing}; {f'at least {needed} prompts are needed' if needed else would}"
-    limits = " and ".join(f"{tests[name].limit:.1%} ({name})" for name in DISTANCES)
+    limits = " and ".join(f"{_percent(tests[name].limit)} ({name})" for name in DISTANCES)
     return needed, f"nothing differs, but differences of up to {limits} are not excluded, and δ = {delta:g}; {would}"
 
 
@@ -146,3 +146,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _lower(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
+
+
+def _percent(share: float | None) -> str:
+    return "?" if share is None else f"{100 * share:.1f} %"

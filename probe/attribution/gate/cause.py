@@ -63,7 +63,7 @@ def likeliest(
 def _of_margins(test: GateTest, texts: Texts, hidden: tuple[str, ...]) -> Blame:
     far = far_margins(texts.cold)
     stray = float(np.mean(far > NEAR))
-    said = f"{stray:.0%} of the {len(far)} answers that leave the twin's choice do so by more than {NEAR:g} nat"
+    said = f"{100 * stray:.0f} % of the {len(far)} answers that leave the twin's choice do so by more than {NEAR:g} nat"
     if stray <= STRAY and (test.distance or 0.0) <= PRECISION:
         return Blame(SAMPLER, f"only {said}, as lower precision does", hidden)
     return Blame(OTHER_MODEL, said, hidden)

@@ -44,11 +44,11 @@ def counts_test(hosted: Sequence[Case]) -> GateTest:
             detail=detail,
         )
     if usual == 0:
-        sentence = f"The route reports as many prompt tokens as were sent, on {agree} of {n} prompts."
+        sentence = f"The route reports as many prompt tokens as were sent, on {agree} of {n} requests."
         return GateTest(0.0, 1.0, n, "prompts", sentence, detail=detail)
     from scipy.stats import binom
 
     p = float(binom.sf(agree - 1, n, 1.0 - CONSTANT))
     more = "more" if usual > 0 else "fewer"
-    sentence = f"The route reports {abs(usual)} {more} prompt tokens than were sent, on {agree} of {n} prompts."
+    sentence = f"The route reports {abs(usual)} {more} prompt tokens than were sent, on {agree} of {n} requests."
     return GateTest(float(usual), p, n, "prompts", sentence, detail=detail)

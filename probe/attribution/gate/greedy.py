@@ -56,7 +56,7 @@ def greedy_test(cold: Sequence[Text], alpha: float, delta: float) -> GateTest:
     }
     sentence = (
         f"At temperature 0, {left} of {n} answers ({tokens} tokens) have a token more than {FAR:g} nats less probable "
-        f"than the twin's choice (largest margin {largest:.2f}); precision explains {ALLOWED:.0%}."
+        f"than the twin's choice (largest margin {largest:.2f}); precision explains {100 * ALLOWED:.0f} %."
     )
     p = float(binom.sf(left - 1, n, ALLOWED))
     return GateTest(left / n, p, n, "texts", sentence, left / n, limit, detail)

@@ -66,7 +66,7 @@ def mmd_test(hosted: Sequence[Case], twin: Sequence[Case], seed: int) -> GateTes
     texts = sum(len(a) for a, _ in pairs), sum(len(b) for _, b in pairs)
     sentence = (
         f"Texts of route and twin to the same {n} prompts ({texts[0]} and {texts[1]}): MMD {found:.4f}, Hamming "
-        f"kernel, reached in {p:.1%} of {PERMUTATIONS} exchanges of who wrote which."
+        f"kernel, reached in {100 * p:.1f} % of {PERMUTATIONS} exchanges of who wrote which."
     )
     detail = {"hosted_texts": texts[0], "twin_texts": texts[1], "permutations": PERMUTATIONS}
     return GateTest(found, p, n, "prompts", sentence, detail=detail)

@@ -170,7 +170,7 @@ def _sentence(n: int, tokens: int, parts: dict[str, tuple[float, float, int]], d
         said.append(f"ranks among the twin's own answers to {parts['texts'][2]} prompts, p = {parts['texts'][1]:.2g}")
     return (
         f"{tokens} tokens of {n} answers above temperature 0: {'; '.join(said)}; shares of tokens lie up to "
-        f"{distance:.1%} from the twin's (at most {limit:.1%})."
+        f"{100 * distance:.1f} % from the twin's (at most {100 * limit:.1f} %)."
     )
 
 

@@ -8,7 +8,7 @@ say how far two samples of the same weights lie apart.
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def gate_traces(traces: Iterable[Trace], prompts: int) -> list[Trace]:
 
 
 def plan_gate(
-    config: Config, hosted: Route, twin: Route, pack: Pack, *, prompts: int, seed: int
+    config: Config, hosted: Sequence[Route], twin: Route, pack: Pack, *, prompts: int, seed: int
 ) -> tuple[RunRow, list[TrialRow], list[Trace]]:
     """Return a run, its trials and their traces. Raises ``PackError`` where the pack has no controls.
 
@@ -102,7 +102,7 @@ def plan_gate(
     trials: list[TrialRow] = []
     for trace in shuffled:
         draws = TWIN_DRAWS if trace.sampling.temperature else 1
-        places = [(hosted, 1), *((twin, repeat) for repeat in range(1, draws + 1))]
+        places = [*((route, 1) for route in hosted), *((twin, repeat) for repeat in range(1, draws + 1))]
         chance.shuffle(places)
         for route, repeat in places:
             dropped = build_request(route, trace).dropped
@@ -113,19 +113,23 @@ def plan_gate(
 def send(
     config: Config,
     database: Path,
-    name: str,
+    names: str | Sequence[str],
     pack: Pack,
     *,
     prompts: int,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> GateSent:
-    """Ask the hosted route ``name`` and its twin, or take up the unfinished run with the same plan.
+    """Ask one hosted route or several, and their twin, or take up the unfinished run with the same plan.
 
     Raises ``ProbeError``; what was recorded until then stays, and the next call goes on from there.
     """
-    hosted, twin = pair_of(config, name)
-    config = config.only((name,))
+    names = (names,) if isinstance(names, str) else tuple(names)
+    pairs = [pair_of(config, name) for name in names]
+    hosted, twin = [route for route, _ in pairs], pairs[0][1]
+    if {other.name for _, other in pairs} != {twin.name}:
+        raise ConfigError("One run of the gate asks routes that share a twin: ask those of another twin by themselves.")
+    config = config.only(names)
     check_credentials(config)
     lock = RunLock(database)
     try:
@@ -134,7 +138,7 @@ def send(
         lock.release()
         raise
     with store, Writer(database, lock=lock) as writer:
-        run, resumed = _run_row(store, config, (hosted, twin), pack, prompts=prompts, seed=seed)
+        run, resumed = _run_row(store, config, hosted, twin, pack, prompts=prompts, seed=seed)
         _ask_routes(store, config)
         before = store.count_trials(run.id)
         trials = [trial for trial in store.trials(run.id) if trial.state != "answered"]
@@ -162,24 +166,26 @@ def send(
     )
 
 
-def _manifest(config: Config, hosted: Route, twin: Route, pack: Pack, *, prompts: int, seed: int) -> Mapping[str, Any]:
+def _manifest(
+    config: Config, hosted: Sequence[Route], twin: Route, pack: Pack, *, prompts: int, seed: int
+) -> Mapping[str, Any]:
     return {
         **manifest(config, [pack], seed=seed, repeats=1),
         "kind": GATE_RUN,
         "prompts": prompts,
         # Not a number as in other runs: `probe run` never takes this run for one of its own.
-        "repeats": {hosted.name: 1, twin.name: TWIN_DRAWS},
+        "repeats": {**{route.name: 1 for route in hosted}, twin.name: TWIN_DRAWS},
     }
 
 
 def _run_row(
-    store: Store, config: Config, pair: tuple[Route, Route], pack: Pack, *, prompts: int, seed: int
+    store: Store, config: Config, hosted: Sequence[Route], twin: Route, pack: Pack, *, prompts: int, seed: int
 ) -> tuple[RunRow, bool]:
-    wanted = _manifest(config, *pair, pack, prompts=prompts, seed=seed)
+    wanted = _manifest(config, hosted, twin, pack, prompts=prompts, seed=seed)
     for run in reversed(store.runs()):
         if run.ended_at is None and all(run.manifest.get(key) == wanted[key] for key in _SAME_PLAN):
             return run, True
-    run, trials, traces = plan_gate(config, *pair, pack, prompts=prompts, seed=seed)
+    run, trials, traces = plan_gate(config, hosted, twin, pack, prompts=prompts, seed=seed)
     with store.transaction():
         # Before the plan, because trials name them; the cold ones stand in no file.
         store.add_traces(traces)
