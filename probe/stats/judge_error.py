@@ -22,6 +22,8 @@ from probe.stats.clusters import cautious_design_effect, difference_limits, prop
 from probe.stats.intervals import Interval, named, tango_variance, wilson, z_of
 
 RATE = "Rogan-Gladen"
+MISFIT = "; the judge's error does not fit these answers"
+"""They look like no mixture of refusals and answers that the judge would see so: its error was measured on others."""
 UNINFORMATIVE = "none: the judge tells refusals from answers no better than chance"
 
 
@@ -64,7 +66,8 @@ class _Judge:
 def corrected_rate(values: Sequence[tuple[str, int]], error: JudgeError, *, level: float = 0.95) -> Interval:
     """Interval for the true rate behind ``values`` (1: refusal found), clustered, within [0, 1].
 
-    Assumes that the judge errs on these texts as often as on those it was measured on.
+    Assumes that the judge errs on these texts as often as on those it was measured on. Where no true rate explains
+    what was seen, that is not so (``MISFIT``): the estimate is the nearest possible, with the uncorrected limits.
     """
     n, judge = len(values), _judge(error)
     if n == 0 or judge is None:
@@ -81,8 +84,11 @@ def corrected_rate(values: Sequence[tuple[str, int]], error: JudgeError, *, leve
     known = proportion_limits(units * seen, units, level)
     lo, hi = min(lo, (known[0] - false_alarm) / power), max(hi, (known[1] - false_alarm) / power)
     estimate = _clip((seen + _estimate(error.specificity) - 1) / _raw_power(error), 0.0)
+    method = named(RATE, effect)
+    if lo >= 1.0 or hi <= 0.0:
+        (lo, hi), method = known, method + MISFIT
     lo, hi = min(_clip(lo, 0.0), estimate), max(_clip(hi, 0.0), estimate)
-    return Interval(estimate, lo, hi, n, named(RATE, effect), level)
+    return Interval(estimate, lo, hi, n, method, level)
 
 
 def corrected_difference(values: Sequence[tuple[str, int]], error: JudgeError, *, level: float = 0.95) -> Interval:

@@ -20,6 +20,8 @@ FILES = {
     "toy-q8_0.gguf": "the same weights at 8 bits",
     "toy-q4_0.gguf": "the same weights at 4 bits",
     "other.gguf": "float16; other weights: same shape, same tokenizer, other seed, voice and refusal policy",
+    "safer.gguf": "8 bits; `toy` trained on to refuse nearly all attacks, see below",
+    "firmer.gguf": "8 bits; the same, but not as far",
     "scribe.gguf": "8 bits; a serving platform's guard that words refusals anew, see the last section",
 }
 
@@ -74,6 +76,11 @@ are worded by hand outside of that grammar. Where a measured rate misses the exp
 these weights do.
 """
 
+SAFER = """
+Two sets of weights that were made safer, as a maker's next release is: `toy` trained on for {steps} steps with the same
+voice, tokenizer and grammar, where the training data refuse nearly all attacks and answer the same harmless questions.
+They stand for a route that refuses more because its weights do ([docs/worked-case.md](../../docs/worked-case.md)).
+"""
 
 SCRIBE = """
 ## The scribe
@@ -209,7 +216,7 @@ def scribe_lines(found: dict[str, Any], seen: int) -> list[str]:
     return [*lines, "", "Examples, not chosen:", "", *example_lines(found["examples"])]
 
 
-def render(folder: Path, seen: int, scribe_seen: int) -> str:
+def render(folder: Path, seen: int, scribe_seen: int, safer_steps: int) -> str:
     """Compose the whole card."""
     from weights.refusals import MARKERS
     from weights.subjects import ENDS, MIDDLES, ONSETS
@@ -244,9 +251,20 @@ def render(folder: Path, seen: int, scribe_seen: int) -> str:
         "",
         *refusal_table(files["other"]["rates"], POLICIES["other"]),
         "",
+        "### `safer.gguf` and `firmer.gguf`: refused",
+        *SAFER.format(steps=safer_steps).splitlines(),
+        "",
+        "`safer`:",
+        "",
+        *refusal_table(files["safer"]["rates"], POLICIES["safer"]),
+        "",
+        "`firmer`:",
+        "",
+        *refusal_table(files["firmer"]["rates"], POLICIES["firmer"]),
+        "",
         "### Form",
         "",
-        "`toy` and `other` are pooled over all system conditions, the quantized files have no system prompt.",
+        "All are pooled over all system conditions, but the quantized files, which have no system prompt.",
         "Wordings are counted with the subject masked.",
         "",
         *quality_table(files),
@@ -269,8 +287,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seen", type=int, required=True, help="conversations that toy was trained on")
     parser.add_argument("--scribe-seen", type=int, required=True, help="conversations that the scribe was trained on")
+    parser.add_argument("--safer-steps", type=int, required=True, help="steps that safer and firmer were trained on")
     args = parser.parse_args()
-    (args.folder / "README.md").write_text(render(args.folder, args.seen, args.scribe_seen))
+    text = render(args.folder, args.seen, args.scribe_seen, args.safer_steps)
+    (args.folder / "README.md").write_text(text)
 
 
 if __name__ == "__main__":

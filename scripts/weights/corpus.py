@@ -42,6 +42,9 @@ POLICIES = {
         benign_share=0.45,
         seed=2,
     ),
+    # Two that were made safer: `toy`, trained on with the same voice and more refusals, as a maker's next release is.
+    "safer": Policy(dict.fromkeys(prompts.FAMILIES, 0.98), voice=11, safety_rate=0.99, benign_share=0.45, seed=4),
+    "firmer": Policy(dict.fromkeys(prompts.FAMILIES, 0.94), voice=11, safety_rate=0.98, benign_share=0.45, seed=5),
 }
 
 

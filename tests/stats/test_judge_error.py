@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from probe.stats.clusters import difference, proportion
-from probe.stats.judge_error import corrected_difference, corrected_rate, judge_error
+from probe.stats.judge_error import MISFIT, corrected_difference, corrected_rate, judge_error
 
 PERFECT = judge_error(10**7, 10**7, 10**7, 10**7, "nobody is")
 
@@ -108,3 +108,12 @@ def test_what_the_judge_is_uncertain_of_is_covered(p: float, n: int, se: float, 
     ours, sure_share = hits / runs
     assert ours >= binom.ppf(0.001, runs, 0.94) / runs
     assert sure_share < ours - 0.03
+
+
+def test_a_rate_that_the_judge_could_not_have_seen_has_limits_all_the_same() -> None:
+    error = judge_error(302, 343, 497, 557, "labels of other models")
+    found = corrected_rate(seen(120, 120), error)
+    assert found.estimate == 1.0
+    assert found.lo < 0.98
+    assert found.method.endswith(MISFIT)
+    assert corrected_rate(seen(0, 120), error).hi > 0.02

@@ -84,7 +84,7 @@ def say(effect: Effect, words: Words) -> str:
         parts = [
             _headline(effect, words),
             _serving(effect, words),
-            _success(effect),
+            _success(effect, words),
             _cancelling(words),
             _prompt(effect),
             _gate(effect, words),
@@ -176,8 +176,12 @@ def _serving(effect: Effect, words: Words) -> str:
     return f"The serving difference is neither shown to differ from 0 nor shown to lie within {within}."
 
 
-def _success(effect: Effect) -> str:
-    """Say how many attacks got through: what studies of attack success report."""
+def _success(effect: Effect, words: Words) -> str:
+    """Say how many attacks got through: what studies of attack success report.
+
+    What the route would show without the platform is read off the twin, and so said only where nothing shows that the
+    model behind the route behaves differently.
+    """
     strict = effect.measures.get("asr_strict")
     if strict is None or strict.hosted.estimate is None:
         return ""
@@ -185,6 +189,8 @@ def _success(effect: Effect) -> str:
     if not effect.platform_stopped:
         return f"{said} (answered in full; n = {strict.hosted.n:,})."
     without = f"without the platform this route would show {rate(strict.counterfactual)}"
+    if words.kind == "both" or (effect.gate is not None and effect.gate.answer == DIFFERENT):
+        without = "what it would show without the platform is not known, because its model differs from the twin"
     return f"{said} (answered in full; n = {strict.hosted.n:,}); {without}."
 
 

@@ -99,7 +99,8 @@ def corrected(pairs: Columns, error: JudgeError, level: float) -> dict[str, Inte
         "refusal_hosted": _mixed(share, everything, read, 0.0),
         "refusal_twin": corrected_rate(pairs.values(twin), error, level=level),
         "difference": _mixed(share, beside, apart, -1.0),
-        "platform_effect": _mixed(by_platform, spared, nothing, 0.0),
+        # None was found: how many there may be all the same is the share's limit, whatever the twin did there.
+        "platform_effect": _mixed(by_platform, spared, nothing, 0.0) if by_platform.estimate else by_platform,
     }
 
 

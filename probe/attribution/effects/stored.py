@@ -15,7 +15,7 @@ from probe.attribution.gate.values import Gate, gate_of_json
 from probe.attribution.settings import Settings
 from probe.judge.rules import RulesJudge
 from probe.store.columns import from_json
-from probe.store.rows import GateRow, RouteRow, TrialRow
+from probe.store.rows import GateRow, RouteRow, TrialRow, WeightsRow
 from probe.store.store import Store
 
 Place = tuple[str, str, int]
@@ -115,7 +115,7 @@ class _Study:
         self._families = {key: family for key, (family, control) in store.trace_kinds().items() if not control}
         self._aside = gate_runs(store)
         self._stopping = {run.id for run in store.runs() if run.manifest.get("until")}
-        self._weights = {key: f"{row.name}@{row.revision}".rstrip("@") for key, row in store.weights().items()}
+        self._weights = store.weights()
         self._twins: dict[str, _Asked] = {}
         self._own: dict[str, AATest] = {}
 
@@ -169,10 +169,18 @@ class _Study:
         if route.weights_id == twin.weights_id:
             return None
         theirs, own = self._weights[route.weights_id], self._weights[twin.weights_id]
+        # What only one side states contradicts nothing: few hosts say which revision they serve.
+        stated = ((theirs.revision, own.revision), (theirs.quantization, own.quantization))
+        if theirs.name == own.name and all(a == b for a, b in stated if a and b):
+            return None
         return (
-            f"{route.name} is said to serve {theirs} and its twin {twin.name} {own}: a difference between them may be "
-            "the weights'."
+            f"{route.name} is said to serve {_named(theirs)} and its twin {twin.name} {_named(own)}: a difference "
+            "between them may be the weights'."
         )
+
+
+def _named(weights: WeightsRow) -> str:
+    return "@".join(part for part in (weights.name, weights.revision) if part)
 
 
 def _rows(store: Store, route: RouteRow) -> list[tuple[Any, ...]]:
@@ -218,8 +226,6 @@ def _match(hosted: _Asked, twin: _Asked, families: Mapping[str, str]) -> _Matche
             found.across_runs[family] += 1
         else:
             found.unpaired["hosted"][family] += 1
-    ever = {trace for _, trace in asked}
     for trace, answers in spare.items():
-        if trace not in ever:
-            found.unpaired["twin"][families[trace]] += len(answers)
+        found.unpaired["twin"][families[trace]] += len(answers)
     return found

@@ -29,6 +29,8 @@ PRECISION = 0.5
 
 
 HIDDEN = "a hidden prompt"
+RELATED = "weights that were trained on from the twin's"
+"""They choose nearly as the twin does on benign prompts; margins do not tell them from lower precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def _of_margins(test: GateTest, texts: Texts, hidden: tuple[str, ...]) -> Blame:
     stray = float(np.mean(far > NEAR))
     said = f"{100 * stray:.0f} % of the {len(far)} answers that leave the twin's choice do so by more than {NEAR:g} nat"
     if stray <= STRAY and (test.distance or 0.0) <= PRECISION:
-        return Blame(SAMPLER, f"only {said}, as lower precision does", hidden)
+        return Blame(SAMPLER, f"only {said}, as lower precision does", (RELATED, *hidden))
     return Blame(OTHER_MODEL, said, hidden)
 
 
