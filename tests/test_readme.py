@@ -37,5 +37,5 @@ def test_links_and_scripts_exist(target: tuple[str, str]) -> None:
 def test_the_demo_output_is_of_this_version() -> None:
     block = README.split("<!-- demo:begin -->")[1].split("<!-- demo:end -->")[0]
     for name in ("transparent", "declared", "silent", "prompted"):
-        assert re.search(rf"^{name} refused \d+\.\d %", block, re.MULTILINE)
+        assert re.search(rf"\b{name}\s+refused\s+\d+\.\d %", block)
     assert "Against the known truth" in block

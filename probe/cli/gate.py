@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from probe.store.store import Store
 
 
+SCORED = ("ranks", "greedy")
+"""Tests that rest on scores of the twin."""
+
+
 @click.command()
 @click.argument("hosted")
 @database_option
@@ -152,8 +156,16 @@ async def _ask(
             gate = await ask_stored(store, route, twin, desk, settings)
     if desk.failure:
         warnings.append(f"Texts were left unscored: {desk.failure}")
-    save_gate(store, route, twin, gate, __version__)
+    if not any(gate.tests[name].n for name in SCORED if name in gate.tests) and _was_scored(store, route, twin):
+        warnings.append("The stored answer, which rests on scores, was kept: this one does not replace it.")
+    else:
+        save_gate(store, route, twin, gate, __version__)
     return gate, warnings
+
+
+def _was_scored(store: "Store", route: "RouteRow", twin: "RouteRow") -> bool:
+    rows = [row for row in store.gates(route.id) if row.twin_id == twin.id]
+    return any(row.detail.get("tests", {}).get(name, {}).get("n") for row in rows for name in SCORED)
 
 
 def _warn(sent: "GateSent | None", warnings: list[str]) -> None:

@@ -88,6 +88,13 @@ def test_a_hidden_prompt_is_found_and_named(study: Path) -> None:
         stored = {key: value for key, value in row.detail.items() if key != "prompt_finding"}
         assert gate_of_json(stored).to_json() == stored
         assert stored["tests"] == tests
+    text = (study / "probe.toml").read_text(encoding="utf-8")
+    without = text.replace('role = "local"', 'role = "local"\nscorer = "none"')
+    (study / "probe.toml").write_text(without, encoding="utf-8")
+    again = probe(study, "gate", "prompted", "--stored")
+    assert "was kept" in again.stderr
+    with Store.open(study / "probe.db", create=False) as store:
+        assert store.gates() == [row]
 
 
 def test_the_run_asks_what_the_tests_need_and_stays_apart(study: Path) -> None:
