@@ -10,7 +10,7 @@ from probe.evidence.case import Case, normalised
 from probe.evidence.consistency import ConsistencyNorm, consistency
 from probe.evidence.declared import declared
 from probe.evidence.envelope import EnvelopeNorm, envelope
-from probe.evidence.likelihood import LikelihoodNorm, likelihood
+from probe.evidence.likelihood import Genuine, LikelihoodNorm, likelihood
 from probe.evidence.nonce import NonceNorm, nonce
 from probe.evidence.repetition import RepetitionNorm, TextChance, repetition
 from probe.evidence.timing import TimingNorm, timing
@@ -35,8 +35,13 @@ class Norms:
         twin: Sequence[Case],
         genuine: Sequence[Case],
         chances: Mapping[str, TextChance],
+        *,
+        own: Genuine | None = None,
     ) -> "Norms":
-        """Measure a route. ``genuine``: answers of the twin that are scored; ``chances``: of repeated hosted texts."""
+        """Measure a route. ``genuine``: answers of the twin that are scored; ``chances``: of repeated hosted texts.
+
+        ``own``: what further answers of the twin score, where that was measured before.
+        """
         controls = [case for case in hosted if case.control and case.outcome == "complied"]
         counts = AccountingNorm.measure(controls, hosted)
         wording = LikelihoodNorm.measure(
@@ -44,6 +49,7 @@ class Norms:
             prompt_differs=counts.prompt_differs,
             hosted_controls=[case for case in controls if case.score is not None],
             hosted_answers=_answers(hosted),
+            genuine=own,
         )
         estimate = wording.estimate
         power = estimate.power if estimate is not None and estimate.differs else None

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from probe.attribution.merging import MOST, SIGN, Panel, log_e, saw_other_prompt, wire_log_e
 from probe.evidence.base import Evidence
-from probe.evidence.case import Case, normalised
+from probe.evidence.case import NON_COMPLIANCES, Case, normalised
 from probe.evidence.likelihood import RATIOS
 from probe.evidence.repetition import RepetitionNorm
 
@@ -36,6 +36,11 @@ class Finding:
 
     case: Case
     evidence: Mapping[str, Evidence]
+
+    @property
+    def open(self) -> bool:
+        """Whether somebody is behind it: only then a verdict is due."""
+        return self.case.outcome in NON_COMPLIANCES
 
 
 def facts(evidence: Mapping[str, Evidence], detector: str) -> Mapping[str, Any]:

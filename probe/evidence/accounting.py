@@ -9,14 +9,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from probe.evidence.base import Evidence
 from probe.evidence.case import Case
 from probe.evidence.conformal import LEAST, MOST, NOT_DECLINING, e_of_rank, rank_of
-from probe.wire.content import header
-from probe.wire.fields import table
+from probe.evidence.made import made
 
 NAME, VERSION = "accounting", "3"
 
@@ -78,6 +78,7 @@ class AccountingNorm:
     rows: tuple[Counts, ...] = field(default=(), repr=False)
     whole: bool = False
     more: bool = False
+    _ranks: dict[Counts, tuple[int, int] | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def measure(cls, cases: Sequence[Case], others: Sequence[Case] | None = None) -> "AccountingNorm":
@@ -104,6 +105,12 @@ class AccountingNorm:
             whole=others is not None,
             more=len(attacks) >= MORE_NEEDS and not any(_reasons(case) for case in [*cases, *(others or ())]),
         )
+
+    @cached_property
+    def usual_reports(self) -> str | None:
+        """Which counts the answers mostly report; ``None`` where there is no answer."""
+        found = Counter(row.reports for row in self.rows).most_common(1)
+        return found[0][0] if found else None
 
     @property
     def prompt_differs(self) -> bool:
@@ -154,19 +161,8 @@ def _counts(case: Case) -> Counts:
         unread=None if prompt is None else usage.prompt_tokens == 0,
         answer=completion_surplus(case),
         reports=" ".join(names) or "none",
-        total=_adds_up(case),
+        total=made(case).adds_up,
     )
-
-
-def _adds_up(case: Case) -> bool | None:
-    usage = case.reading.usage
-    if usage.prompt_tokens is None or usage.completion_tokens is None:
-        return None
-    for document in reversed(case.reading.documents[-4:]):
-        total = table(table(document).get("usage")).get("total_tokens")
-        if isinstance(total, int):
-            return total == usage.prompt_tokens + usage.completion_tokens
-    return None
 
 
 def _constant(differences: Sequence[int]) -> int | None:
@@ -187,6 +183,13 @@ def _columns(norm: AccountingNorm) -> tuple[str, ...]:
 
 
 def rank_of_counts(mine: Counts, norm: AccountingNorm) -> tuple[int, int] | None:
+    """Return rank and number of the answers compared with, of counts that most answers share with others."""
+    if mine not in norm._ranks:  # noqa: SLF001 - the norm's memory of this function
+        norm._ranks[mine] = _rank(mine, norm)  # noqa: SLF001
+    return norm._ranks[mine]  # noqa: SLF001
+
+
+def _rank(mine: Counts, norm: AccountingNorm) -> tuple[int, int] | None:
     """Return rank and number of the answers compared with; ``None`` where nothing can be compared.
 
     The score of a member of the bag: -log(share of its value) per count, and log(1 + distance) for the tokens of the
@@ -224,7 +227,7 @@ def accounting(case: Case, norm: AccountingNorm) -> Evidence:
     """
     if case.outcome not in _TESTED:
         return Evidence(NAME, VERSION, None, 0.0, NOT_DECLINING if case.outcome == "complied" else _NO_TEXT)
-    if _from_cache(case):
+    if made(case).stored:  # OpenRouter's response caching: usage is zero then
         return Evidence(NAME, VERSION, None, 0.0, "Not tested: the answer came from a cache, which bills nothing.")
     usage, mine = case.reading.usage, _counts(case)
     prompt = prompt_surplus(case)
@@ -250,11 +253,6 @@ def accounting(case: Case, norm: AccountingNorm) -> Evidence:
     return Evidence(NAME, VERSION, log_e, llr, sentence, facts, exhibit, mechanism=mechanism)
 
 
-def _from_cache(case: Case) -> bool:
-    """Tell whether the response says that it is a stored one (OpenRouter, response caching: usage is zero then)."""
-    return case.exchange is not None and header(case.exchange.response_headers, "x-openrouter-cache-status") == "HIT"
-
-
 def _odd(case: Case, mine: Counts, norm: AccountingNorm) -> list[str]:
     """Return what is unusual about the counts, in words."""
     usage, odd = case.reading.usage, []
@@ -266,9 +264,9 @@ def _odd(case: Case, mine: Counts, norm: AccountingNorm) -> list[str]:
         usual = (usage.completion_tokens or 0) - mine.answer + norm.completion_surplus
         odd.append(f"{usage.completion_tokens} tokens for the answer where {usual} are usual")
     if norm.whole:
-        reports = Counter(row.reports for row in norm.rows).most_common(1)
-        if reports and mine.reports != reports[0][0] and not odd:
-            odd.append(f"tokens for {_listed(mine.reports)} where {_listed(reports[0][0])} are usual")
+        usual_reports = norm.usual_reports
+        if norm.rows and mine.reports != usual_reports and not odd:
+            odd.append(f"tokens for {_listed(mine.reports)} where {_listed(usual_reports)} are usual")
         if mine.total is False and Counter(row.total for row in norm.rows)[True] > len(norm.rows) / 2:
             odd.append("a total that is not the sum of prompt and answer")
     return odd

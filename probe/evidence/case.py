@@ -3,11 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from probe.scoring.base import TextScore
+from probe.scoring.base import Score
 from probe.wire.signatures import Match
 from probe.wire.values import Exchange, Reading
+
+if TYPE_CHECKING:
+    from probe.evidence.made import Made
 
 REFUSALS = frozenset({"refused", "partial"})
 """Outcomes whose text somebody wrote in order to decline."""
@@ -33,7 +36,8 @@ class Case:
     count. ``score`` is the text under the twin, or ``None`` with the reason in ``unscored``. ``sampling`` is what the
     request stated. ``exchange`` are the raw bytes and times. ``repeat`` numbers the trials of one trace. ``nonce`` is
     what the trace asks any reply to carry. ``ending`` is the log of the probability that the twin stops where the text
-    stops, or ``None`` where that was not asked.
+    stops, or ``None`` where that was not asked. ``made`` says how the answer is made, where its bytes are read already;
+    a case of a large study keeps nothing else of them (``probe.evidence.made``).
     """
 
     exchange_id: str
@@ -45,12 +49,13 @@ class Case:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     prompt_tokens: int | None = None
     text_tokens: int | None = None
-    score: TextScore | None = None
+    score: Score | None = None
     unscored: str = "no twin scores texts"
     exchange: Exchange | None = None
     repeat: int | None = None
     nonce: str | None = None
     ending: float | None = None
+    made: "Made | None" = None
 
     @property
     def refused(self) -> bool:

@@ -56,6 +56,7 @@ class ConsistencyNorm:
     identical: int = 0
     prompt_differs: bool = False
     power: float | None = None
+    _alike: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def measure(
@@ -91,8 +92,10 @@ class ConsistencyNorm:
 
         Of each trace the first ``repeats`` refusals count; one with fewer is alike more easily, which accuses less.
         """
-        found = [r.texts[:repeats] for r in self.twin.values() if len(r.texts) >= _REPEATS]
-        return sum(len(set(texts)) == 1 for texts in found), len(found)
+        if repeats not in self._alike:
+            found = [r.texts[:repeats] for r in self.twin.values() if len(r.texts) >= _REPEATS]
+            self._alike[repeats] = sum(len(set(texts)) == 1 for texts in found), len(found)
+        return self._alike[repeats]
 
 
 def _by_trace(cases: Sequence[Case]) -> dict[str, _Repeats]:
@@ -172,7 +175,7 @@ def _log_ratio(case: Case, norm: ConsistencyNorm, own: _Repeats) -> tuple[float,
     """
     power = norm.power if norm.power is not None else case.power
     twin = norm.twin.get(case.trace_id)
-    if case.score is not None and case.score.tokens and power is not None and twin is not None and _plain(case):
+    if case.score is not None and case.score.count and power is not None and twin is not None and _plain(case):
         log_p = log_probability(token_table(case.score), power)
         most = min(len(own.texts) - 1, twin.graded)
         logs = [

@@ -33,9 +33,9 @@ from probe.evidence.conformal import (
     rank_of,
     reference_note,
 )
-from probe.evidence.envelope_features import OPTIONAL, Features, features
+from probe.evidence.envelope_features import OPTIONAL, Features, without_end
 from probe.evidence.envelope_words import exhibit_of, in_words
-from probe.evidence.shapes import text_lengths
+from probe.evidence.made import Made, made
 
 NAME, VERSION = "envelope", "1"
 
@@ -82,29 +82,36 @@ class EnvelopeNorm:
     @classmethod
     def measure(cls, cases: Sequence[Case]) -> "EnvelopeNorm":
         """Read all answers of one hosted route."""
-        lengths = [text_lengths(case.reading.documents) for case in cases]
-        values = tuple(features(case, length) for case, length in zip(cases, lengths, strict=True))
-        names = sorted({name for found in values for name in found if not name.endswith("?")})
+        how = [made(case) for case in cases]
+        cut = np.array([case.outcome == "cut" for case in cases], dtype=bool)
+        # Most answers are made like many others and share their features: each pattern is looked at once.
+        patterns: dict[tuple[int, bool], int] = {}
+        which = np.array(
+            [patterns.setdefault((id(h.features), bool(c)), len(patterns)) for h, c in zip(how, cut, strict=True)]
+        )
+        places = dict(zip(which.tolist(), range(len(cases)), strict=True))
+        distinct = [_features(cases[places[number]], how[places[number]]) for number in range(len(patterns))]
+        # In the order of first occurrence, so that codes do not depend on how cases share their features.
+        names = sorted({name for found in distinct for name in found if not name.endswith("?")})
         vocabulary: list[dict[str, int]] = []
-        codes = np.full((len(cases), len(names)), -1, dtype=np.int64)
+        codes = np.full((len(distinct), len(names)), -1, dtype=np.int64)
         for column, name in enumerate(names):
             known: dict[str, int] = {}
-            for row, found in enumerate(values):
+            for row, found in enumerate(distinct):
                 value = _value(found, name)
                 if value is not None:
                     codes[row, column] = known.setdefault(value, len(known))
             vocabulary.append(known)
-        pieces = [_pieces(case, length) for case, length in zip(cases, lengths, strict=True)]
         return cls(
             references=References.pick(cases),
             names=tuple(names),
-            values=values,
+            values=tuple(distinct[number] for number in which),
             vocabulary=tuple(vocabulary),
-            codes=codes,
-            first=np.array([p[0] for p in pieces], dtype=np.int64),
-            total=np.array([p[1] for p in pieces], dtype=np.int64),
-            sizes=np.array([_size(case) for case in cases], dtype=np.int64),
-            cut=np.array([case.outcome == "cut" for case in cases], dtype=bool),
+            codes=codes[which] if len(which) else codes,
+            first=np.array([h.first for h in how], dtype=np.int64),
+            total=np.array([h.total for h in how], dtype=np.int64),
+            sizes=np.array([h.size for h in how], dtype=np.int64),
+            cut=cut,
             breaks=BreakNorm.measure(cases),
         )
 
@@ -113,12 +120,13 @@ class EnvelopeNorm:
         place = self.references.place(case)
         if place is not None:
             return self.values[place], self.codes[place], int(self.first[place]), int(self.total[place])
-        found = features(case)
+        how = made(case)
+        found = _features(case, how)
         codes = [
             -1 if (value := _value(found, name)) is None else known.get(value, len(known))
             for name, known in zip(self.names, self.vocabulary, strict=True)
         ]
-        return found, np.array(codes, dtype=np.int64), *_pieces(case, text_lengths(case.reading.documents))
+        return found, np.array(codes, dtype=np.int64), how.first, how.total
 
     def rank(self, codes: Codes, first: int, total: int, chosen: Indices) -> tuple[float, int]:
         """Return the score of an answer and its rank among the chosen reference answers."""
@@ -155,15 +163,12 @@ def _value(found: Features, name: str) -> str | None:
     return "absent" if (f"{above}.?" if above else "?") in found else None
 
 
-def _pieces(case: Case, lengths: Sequence[int]) -> tuple[int, int]:
-    """Return the characters of the first piece of text and of all; nothing where the answer does not come in pieces."""
-    if not case.reading.streamed:
-        return 0, 0
-    return next((length for length in lengths if length), 0), sum(lengths)
+def _features(case: Case, how: Made) -> Features:
+    return without_end(how.features) if case.outcome == "cut" else how.features
 
 
 def _size(case: Case) -> int:
-    return -1 if case.exchange is None else len(case.exchange.response_body)
+    return made(case).size
 
 
 def strangeness(patterns: Codes, counts: Codes) -> npt.NDArray[np.float64]:

@@ -20,6 +20,8 @@ Features = dict[str, str | None]
 LATE = ("last keys", "usage", "fingerprint", "order at the end", "finish", "native finish", "last event", "terminated")
 """Features of the end of an answer; one that broke off has none of them."""
 
+_LATE = frozenset(LATE)
+
 OPTIONAL = "key "
 """Prefix of keys that may be absent: then their value is ``absent``."""
 
@@ -47,7 +49,7 @@ _OPENING = 4000
 
 
 def features(case: Case, lengths: Sequence[int] | None = None) -> Features:
-    """Return the features of one answer; ``lengths`` are the characters that each of its documents adds."""
+    """Return the features of an answer that did not break off; ``lengths``: characters that each document adds."""
     found: Features = {}
     if case.exchange is not None:
         found |= _of_http(case.exchange)
@@ -59,10 +61,12 @@ def features(case: Case, lengths: Sequence[int] | None = None) -> Features:
     found["streamed"] = "yes" if reading.streamed else "no"
     found["id"] = None if reading.response_id is None else id_pattern(reading.response_id)
     found["model"], found["provider"] = reading.model or "absent", reading.provider or "absent"
-    if case.outcome == "cut":
-        for name in LATE:
-            found.pop(name, None)
     return found
+
+
+def without_end(found: Features) -> Features:
+    """Return the features of an answer that broke off: it has no end."""
+    return {name: value for name, value in found.items() if name not in _LATE}
 
 
 def _of_http(exchange: Exchange) -> Features:

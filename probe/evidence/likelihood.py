@@ -17,7 +17,17 @@ from probe.evidence.case import Case
 from probe.evidence.estimate import Estimate, estimate
 from probe.evidence.greedy import GreedyNorm, Margins, facts_of
 from probe.evidence.sampler import Sampler, admitted
-from probe.evidence.tilt import TILTS, Array, TokenTable, log_e_foreign, log_ratios, token_table, z_score
+from probe.evidence.tilt import (
+    TILTS,
+    Array,
+    TokenTable,
+    log_e_foreign,
+    mean_e,
+    ratios_of,
+    tilt_factors,
+    token_table,
+    z_score,
+)
 
 NAME, VERSION = "likelihood", "3"
 
@@ -29,6 +39,27 @@ _FOREIGN = math.log(20.0)
 RATIOS, WHOLE = "log_ratio_by_tilt", "log_e_all_tokens"
 """Names of facts that the verdict reads: log likelihood ratios foreign : own per tilt, and the log e-value that leaves
 no token out."""
+
+
+@dataclass(frozen=True)
+class Genuine:
+    """What the twin's own texts score under the sampler that they were asked for: log e-values, and margins at 0."""
+
+    logs: tuple[float, ...] = ()
+    margins: tuple[Margins, ...] = ()
+
+    @classmethod
+    def measure(cls, cases: Iterable[Case]) -> "Genuine":
+        """Measure texts that a twin wrote."""
+        pairs = [(case, _as_asked(case)) for case in cases if _untestable(case) is None]
+        return cls(
+            tuple(_log_e(case, used) for case, used in pairs if not used[0].greedy),
+            tuple(_margins(case) for case, used in pairs if used[0].greedy),
+        )
+
+    def __add__(self, other: "Genuine") -> "Genuine":
+        """Return both together."""
+        return Genuine(self.logs + other.logs, self.margins + other.margins)
 
 
 @dataclass(frozen=True)
@@ -81,31 +112,30 @@ class LikelihoodNorm:
         hosted_controls: Sequence[Case] | None = None,
         hosted_answers: Sequence[Case] = (),
         prompt_differs: bool = False,
+        genuine: Genuine | None = None,
     ) -> "LikelihoodNorm":
         """Measure genuine texts: the twin's own answers, and answers to controls.
 
         ``hosted_controls``: the hosted route's answers to controls, which may or may not be among ``cases`` as well.
         Without them all controls among ``cases`` count as the route's, and its sampler is taken as asked for.
-        ``hosted_answers``: its scored answers to the other traces.
+        ``hosted_answers``: its scored answers to the other traces. ``genuine``: texts of the twin that were measured
+        already, besides those among ``cases``.
         """
         hosted = [c for c in cases if c.control] if hosted_controls is None else [*hosted_controls]
         ids = {id(case) for case in hosted} | {(case.exchange_id, case.trace_id) for case in hosted_controls or ()}
         twin = [c for c in cases if id(c) not in ids and (c.exchange_id, c.trace_id) not in ids]
         estimates = {} if hosted_controls is None else _estimates(hosted)
-        twins, theirs = (
-            [(case, used(case)) for case in group if _untestable(case) is None]
-            for group, used in ((twin, _as_asked), (hosted, lambda case: _samplers(case, estimates)))
-        )
-        own = [_log_e(case, used) for case, used in twins if not used[0].greedy]
+        twins = Genuine.measure(twin) + (genuine or Genuine())
+        theirs = [(case, _samplers(case, estimates)) for case in hosted if _untestable(case) is None]
         controls = [_log_e(case, used) for case, used in theirs if not used[0].greedy]
         pairs = [(case, _samplers(case, estimates)) for case in hosted_answers if _untestable(case) is None]
         cold = tuple(_margins(case) for case, used in theirs if used[0].greedy)
         return cls(
-            own=tuple(sorted([*own, *controls])),
+            own=tuple(sorted([*twins.logs, *controls])),
             controls=tuple(sorted(controls)),
             answers=tuple(sorted(_log_e(case, used) for case, used in pairs if not used[0].greedy)),
             prompt_differs=prompt_differs,
-            greedy=GreedyNorm((*(_margins(case) for case, used in twins if used[0].greedy), *cold), cold),
+            greedy=GreedyNorm((*twins.margins, *cold), cold),
             estimates=estimates,
         )
 
@@ -193,12 +223,11 @@ def _samplers(case: Case, estimates: Mapping[Sampler, Estimate]) -> tuple[Sample
     return (Sampler(temperature=0.0),) if found.greedy and not found.asked.greedy else found.samplers
 
 
-def _log_e(case: Case, samplers: Sequence[Sampler], spared: int | None = None) -> float:
+def _log_e(case: Case, samplers: Sequence[Sampler]) -> float:
     """Return the smallest log e-value of a text under any of the samplers: an e-value under each of them."""
     assert case.score is not None
     table = token_table(case.score)
-    more = {} if spared is None else {"spared": spared}
-    return min(log_e_foreign(admitted(table, sampler), sampler.power, **more) for sampler in samplers)
+    return min(log_e_foreign(admitted(table, sampler), sampler.power) for sampler in samplers)
 
 
 def _margins(case: Case) -> Margins:
@@ -213,8 +242,8 @@ def _untestable(case: Case) -> str | None:
         return f"the route withholds its reasoning ({hidden} tokens), which the text depends on"
     if case.score is None:
         return case.unscored
-    if len(case.score.tokens) < MIN_TOKENS:
-        return f"the text has only {len(case.score.tokens)} tokens"
+    if case.score.count < MIN_TOKENS:
+        return f"the text has only {case.score.count} tokens"
     if case.penalised:
         # They change probabilities by which tokens came before; a score has no ids of the tokens that it lists.
         return f"the sampler's {', '.join(case.penalised)} is not in this version's expectation"
@@ -237,23 +266,26 @@ def likelihood(case: Case, norm: LikelihoodNorm) -> Evidence:
         return _at_zero(case, norm)
     table = token_table(case.score)
     tables = [(admitted(table, sampler), sampler.power) for sampler in samplers]
-    raws = [log_e_foreign(*pair) for pair in tables]
+    factors = [tilt_factors(*pair) for pair in tables]
+    plain = [ratios_of(found) for found in factors]
+    raws = [mean_e(ratios, table.choices) for ratios, (table, _) in zip(plain, tables, strict=True)]
     least = int(np.argmin(raws))
     z, raw = z_score(*tables[least]), raws[least]
     log_e = norm.cap(raw)
-    ratios = np.minimum(log_ratios(*tables[least]), norm.cap_ratio(raw))
+    ratios = np.minimum(plain[least], norm.cap_ratio(raw))
+    whole = min(mean_e(ratios_of(f, 0), table.choices) for f, (table, _) in zip(factors, tables, strict=True))
     facts = {
         "z": round(z, 2),
-        "tokens": len(case.score.tokens),
+        "tokens": case.score.count,
         "log_p": round(case.score.logprob, 2),
         "log_e": round(log_e, 2),
-        WHOLE: round(_log_e(case, samplers, spared=0), 2),
+        WHOLE: round(whole, 2),
         RATIOS: _by_tilt(ratios),
         "genuine_texts": len(norm.own),
         "forbidden_tokens": int(tables[least][0].outside.sum()),
         **_sampler_facts(case, norm, samplers[least]),
     }
-    words = f"(z = {z:.1f} over {len(case.score.tokens)} tokens; their own texts have z near 0)"
+    words = f"(z = {z:.1f} over {case.score.count} tokens; their own texts have z near 0)"
     sentence = f"To this prompt the same weights find this text {_words(log_e, z)} {words}."
     strange = f"The text is unusual for these weights under the prompt that was sent (z = {z:.1f})"
     worst = int(np.where(tables[least][0].outside, table.surprisal + 1e3, table.surprisal).argmax())

@@ -18,7 +18,7 @@ and its inverse, (m+1)/(c+1), has expectation <= 1/P(fits T).
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,6 +51,14 @@ class World:
     twin: Mapping[str, int]
     logs: TokenLogs
     scored: bool = True
+    _ids: dict[int, tuple[Case, tuple[int, ...]]] = field(default_factory=dict, repr=False, compare=False)
+
+    def ids(self, case: Case) -> tuple[int, ...]:
+        """Return a case's token ids; fetched once, because many patterns ask for them."""
+        found = self._ids.get(id(case))
+        if found is None:
+            found = self._ids[id(case)] = (case, _ids(case))  # with the case, so that no other one gets its id
+        return found[1]
 
     def stake(self, copies: int, traces: int) -> float:
         """Return the share that is bet on near-copies rather than on exact ones.
@@ -83,7 +91,7 @@ class Pattern:
         if self.tokens is None:
             return None if self.words.match(case.text.split()) is None else (self.twin + 1) / (self.refusals + 1)
         logs = world.logs(case)
-        fixed = None if logs is None or case.score is None else self.tokens.match(_ids(case))
+        fixed = None if logs is None or case.score is None else self.tokens.match(world.ids(case))
         if fixed is None or logs is None:
             return None
         log_p = min(float(logs[np.array(fixed)].sum()) + self.tokens.log_slots, _MOST)
@@ -92,7 +100,7 @@ class Pattern:
 
 
 def _ids(case: Case) -> tuple[int, ...]:
-    return tuple(token.token_id for token in case.score.tokens) if case.score is not None else ()
+    return () if case.score is None else tuple(map(int, case.score.columns().ids))
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,10 @@ class NearCopies:
         return None if number is None else f"near-copies of: {self.patterns[number].words}"
 
 
+def _number(entry: tuple[int, float, Pattern]) -> int:
+    return entry[0]
+
+
 class _Finder:
     def __init__(self, sketches: Sketches, traces: Mapping[str, Sequence[Case]], world: World) -> None:
         self._sketches, self._world = sketches, world
@@ -149,7 +161,12 @@ class _Finder:
         for cases in self._cases:
             for case in cases:
                 if world.logs(case) is not None:
-                    self._tokens.setdefault(normalised(case.text), _ids(case))
+                    text = normalised(case.text)
+                    if text not in self._tokens:
+                        self._tokens[text] = world.ids(case)
+        self._often: Counter[Hashable] = Counter()
+        for units in (*sketches.words.values(), *self._tokens.values()):
+            self._often.update(set(units))
         self._twin = [(tuple(text.split()), count) for text, count in world.twin.items()]
         self._fits: dict[Template, int] = {}
         self._used_at_least: dict[str, float] = {}
@@ -193,24 +210,44 @@ class _Finder:
             self._fits[template] = sum(n for words, n in self._twin if template.match(words) is not None)
         return self._fits[template]
 
+    def _rarest(self, pattern: Pattern) -> Hashable:
+        """Return the unit of a pattern, token id or word, that the fewest of the route's texts have."""
+        template = pattern.words if pattern.tokens is None else pattern.tokens
+        return min(
+            (unit for piece in template.fixed for unit in piece), key=lambda unit: (self._often[unit], str(unit))
+        )
+
+    def _units(self, case: Case, text: str) -> Iterable[Hashable]:
+        """Return what a text consists of: words, and token ids where it is scored."""
+        words = self._sketches.words[text]
+        return words if self._world.logs(case) is None else (*words, *self._world.ids(case))
+
     def e_values(self, of: Mapping[str, int]) -> dict[str, float]:
         """Return the e-values of cases whose text is in a group of the whole route."""
         e: dict[str, float] = defaultdict(float)
-        known: dict[tuple[Template, Template | None, str], float] = {}
+        known: dict[tuple[int, str], float] = {}
+        numbers: dict[tuple[Template, Template | None], int] = {}
+        texts = [[normalised(case.text) for case in cases] for cases in self._cases]
         for half in halves([len(cases) for cases in self._cases], HALVINGS):
-            learnt = {self._ids[i]: [normalised(self._cases[i][half.stands[i]].text)] for i in map(int, half.learnt)}
+            learnt = {self._ids[i]: [texts[i][half.stands[i]]] for i in map(int, half.learnt)}
             found = [pattern for pattern, _ in self.patterns(learnt)]
             weight = weights(np.array([float(p.traces) for p in found]), max(len(learnt), 1), np.zeros(len(found)))
-            most = max(Counter(text for texts in learnt.values() for text in texts).values(), default=0)
+            most = max(Counter(text for said in learnt.values() for text in said).values(), default=0)
             weight *= self._world.stake(most, max(len(learnt), 1))
+            by_word: dict[Hashable, list[tuple[int, float, Pattern]]] = {}
+            for stake, pattern in zip(weight, found, strict=True):
+                number = numbers.setdefault((pattern.words, pattern.tokens), len(numbers))
+                by_word.setdefault(self._rarest(pattern), []).append((number, float(stake), pattern))
             for i in map(int, half.tested):
-                for case in self._cases[i]:
-                    if normalised(case.text) not in of:
+                for case, text in zip(self._cases[i], texts[i], strict=True):
+                    if text not in of:
                         continue
-                    for stake, pattern in zip(weight, found, strict=True):
-                        key = (pattern.words, pattern.tokens, case.exchange_id)
+                    # A text fits a pattern only where it has all its words, the rarest too.
+                    near = [entry for word in set(self._units(case, text)) for entry in by_word.get(word, ())]
+                    for number, stake, pattern in sorted(near, key=_number):
+                        key = (number, case.exchange_id)
                         if key not in known:
                             share = self.share(pattern, case)
                             known[key] = 0.0 if share is None else 1.0 / max(share, _RAREST)
-                        e[case.exchange_id] += float(stake) * known[key] / HALVINGS
+                        e[case.exchange_id] += stake * known[key] / HALVINGS
         return dict(e)

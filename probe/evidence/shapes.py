@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from probe.wire.fields import table
+from probe.wire.pieces import TextPiece
 
 SPOKEN = frozenset(
     {
@@ -40,15 +41,14 @@ _LONG = 12
 
 def shape(document: Any) -> str:
     """Return the key paths of a JSON value with the kinds of their values, in the order in which they stand."""
-    found = []
-    for path in _paths(document, "", 0):
-        found.append(path)
-        if len(found) >= _PATHS:
-            break
-    return " ".join(found)
+    found: list[str] = []
+    _paths(document, "", 0, found)
+    return " ".join(found[:_PATHS])
 
 
-def _paths(value: Any, path: str, depth: int) -> Iterator[str]:
+def _paths(value: Any, path: str, depth: int, found: list[str]) -> None:
+    if len(found) >= _PATHS:
+        return
     if isinstance(value, dict) and value and depth < _DEPTH:
         for key, inner in value.items():
             if key in SPOKEN:
@@ -56,11 +56,14 @@ def _paths(value: Any, path: str, depth: int) -> Iterator[str]:
             below = f"{path}.{key[:40]}" if path else key[:40]
             if _is_filter(key):
                 continue
-            yield from _paths(inner, below, depth + 1)
+            if isinstance(inner, dict | list):
+                _paths(inner, below, depth + 1, found)
+            else:
+                found.append(f"{below}:{_kind(inner)}")
     elif isinstance(value, list) and value and depth < _DEPTH:
-        yield from _paths(value[0], f"{path}[]", depth + 1)
+        _paths(value[0], f"{path}[]", depth + 1, found)
     else:
-        yield f"{path}:{_kind(value)}"
+        found.append(f"{path}:{_kind(value)}")
 
 
 @lru_cache(maxsize=1024)
@@ -132,9 +135,11 @@ def message_of(document: Any) -> Mapping[str, Any]:
 
 def text_length(document: Any) -> int:
     """Return the number of characters that a document adds to the text, its reasoning or its refusal."""
+    if type(document) is TextPiece:
+        return document.length
     total = 0
     for key, value in message_of(document).items():
-        if key not in _TEXTS:
+        if key not in _TEXTS or not value:
             continue
         if isinstance(value, str):
             total += len(value)

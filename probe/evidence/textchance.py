@@ -52,7 +52,7 @@ def chance_at(cases: Sequence[Case], scored: TextChance | None, power: float | N
     pairs = [
         (log_probability(token_table(case.score), at), case.score.logprob)
         for case, at in zip(cases, powers, strict=True)
-        if case.score is not None and case.score.tokens and at is not None
+        if case.score is not None and case.score.count and at is not None
     ]
     if not pairs:
         return None
@@ -66,7 +66,7 @@ def chance_at(cases: Sequence[Case], scored: TextChance | None, power: float | N
 def token_logs(case: Case, power: float | None = None) -> npt.NDArray[np.float64] | None:
     """Return the log-probability of each token under the sampler, from above; ``None`` where it cannot be told."""
     power = case.power if power is None else power
-    if case.score is None or not case.score.tokens or power is None or case.filtered or case.penalised:
+    if case.score is None or not case.score.count or power is None or case.filtered or case.penalised:
         return None
     table = token_table(case.score)
     norm = log_partition(table, power, above=False) if power != 1.0 else 0.0

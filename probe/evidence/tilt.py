@@ -26,11 +26,12 @@ canonically (2 to 5 % of texts on small weights) times what one odd merge is wor
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
-from probe.scoring.base import TextScore
+from probe.scoring.base import Score
 
 TILTS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """Fixed beforehand. Strong tilts are the best against texts that the weights do not know at all, weak ones against
@@ -81,18 +82,21 @@ class TokenTable:
             return np.asarray(np.log(self.least))
 
 
-def token_table(score: TextScore) -> TokenTable:
+def token_table(score: Score) -> TokenTable:
     """Arrange a score for the tests below."""
     vocabulary = score.vocabulary or LARGEST_VOCABULARY
-    width = max((len(token.top) for token in score.tokens), default=0)
-    top = np.full((len(score.tokens), width), -np.inf)
-    for row, token in enumerate(score.tokens):
-        top[row, : len(token.top)] = token.top
-    known = np.array([len(token.top) for token in score.tokens])
+    columns = score.columns()
+    known, listed = np.asarray(columns.lengths, dtype=np.int64), np.asarray(columns.top, dtype=float)
+    count, width = len(known), int(known.max(initial=0))
+    if (known == width).all():
+        top = listed.reshape(count, width)
+    else:
+        top = np.full((count, width), -np.inf)
+        top[np.arange(width) < known[:, None]] = listed
     least = np.min(np.where(np.isfinite(top), np.exp(top), 1.0), axis=1, initial=1.0)
     rest = np.clip(1.0 - np.exp(top).sum(axis=1), 0.0, 1.0)
     others = np.maximum(vocabulary - known, 0).astype(float)
-    surprisal = np.clip(np.array([-token.logprob for token in score.tokens]), 0.0, UNHEARD_OF)
+    surprisal = np.clip(-np.asarray(columns.logprobs, dtype=float), 0.0, UNHEARD_OF)
     return TokenTable(
         surprisal=surprisal,
         top=top,
@@ -100,7 +104,7 @@ def token_table(score: TextScore) -> TokenTable:
         rest=np.where(others > 0, rest, 0.0),
         others=others,
         surely=np.where(others > 0, np.maximum(rest - SLACK, 0.0), 0.0),
-        outside=np.zeros(len(score.tokens), dtype=bool),
+        outside=np.zeros(count, dtype=bool),
         vocabulary=vocabulary,
         choices=vocabulary,
     )
@@ -136,13 +140,32 @@ def log_factors(table: TokenTable, tilt: float, power: float = 1.0) -> Array:
     return np.where(table.outside, np.maximum(factors, tilt * UNHEARD_OF), factors)
 
 
+def tilt_factors(table: TokenTable, power: float = 1.0) -> Array:
+    """Return ``log_factors`` for all ``TILTS``, shape (len(TILTS), n)."""
+    norm = log_partition(table, power, above=False) if power != 1.0 or table.filtered else 0.0
+    tilts = np.array(TILTS)[:, None]
+    powers = power * (1.0 - tilts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # log_partition from above, for several powers below 1 at once; above 1 its tail is another one.
+        rest = np.minimum(table.rest + SLACK, 1.0)
+        even = table.others ** (1.0 - powers) * rest**powers
+        few = rest * table.least ** (powers - 1.0)
+        tail = np.where(powers < 1.0, np.minimum(even, table.others * table.least**powers), few)
+        tail = np.where((table.others > 0) & (rest > 0), tail, 0.0)
+        partition = np.log(np.exp(powers[:, :, None] * table.top).sum(axis=2) + tail)
+    factors = power * tilts * table.surprisal - partition + norm
+    return np.where(table.outside, np.maximum(factors, tilts * UNHEARD_OF), factors)
+
+
+def ratios_of(factors: Array, spared: int = SPARED) -> Array:
+    """Return the sums of ``tilt_factors`` over a text, shape (len(TILTS),), without the ``spared`` largest factors."""
+    ordered = np.sort(factors, axis=1)[:, ::-1]
+    return np.asarray(np.minimum(ordered[:, :spared], 0.0).sum(axis=1) + ordered[:, spared:].sum(axis=1))
+
+
 def log_ratios(table: TokenTable, power: float = 1.0, spared: int = SPARED) -> Array:
     """Return log q/p of the text for every tilt, shape (len(TILTS),), without the ``spared`` largest factors."""
-    logs = []
-    for tilt in TILTS:
-        factors = np.sort(log_factors(table, tilt, power))[::-1]
-        logs.append(np.minimum(factors[:spared], 0.0).sum() + factors[spared:].sum())
-    return np.array(logs)
+    return ratios_of(tilt_factors(table, power), spared)
 
 
 def ending(vocabulary: int) -> Array:
@@ -158,10 +181,17 @@ def ending(vocabulary: int) -> Array:
     return np.asarray(np.log1p(vocabulary**tilts * tilts**tilts * (1.0 - tilts) ** (1.0 - tilts)))
 
 
+def mean_e(ratios: Array, choices: int) -> float:
+    """Return the natural log of the e-value that ``log_ratios`` of a text give, averaged over ``TILTS``."""
+    return float(np.logaddexp.reduce(ratios - _ending(choices)) - np.log(len(ratios)))
+
+
+_ending = cache(ending)
+
+
 def log_e_foreign(table: TokenTable, power: float = 1.0, spared: int = SPARED) -> float:
     """Return the natural log of the e-value, averaged over ``TILTS``; at most 0 for a text without tokens."""
-    logs = log_ratios(table, power, spared) - ending(table.choices)
-    return float(np.logaddexp.reduce(logs) - np.log(len(logs)))
+    return mean_e(log_ratios(table, power, spared), table.choices)
 
 
 def log_probability(table: TokenTable, power: float = 1.0) -> float:

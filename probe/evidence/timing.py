@@ -30,7 +30,8 @@ from probe.evidence.conformal import (
     rank_of,
     reference_note,
 )
-from probe.evidence.timing_features import Times, TimeTable, times_of
+from probe.evidence.made import made
+from probe.evidence.timing_features import Times, TimeTable
 
 NAME, VERSION = "timing", "1"
 
@@ -63,7 +64,7 @@ class TimingNorm:
     @classmethod
     def measure(cls, cases: Sequence[Case]) -> "TimingNorm":
         """Read the times of all answers of one hosted route."""
-        times = tuple(times_of(case) for case in cases)
+        times = tuple(made(case).times for case in cases)
         return cls(References.pick(cases), times, TimeTable.of(times))
 
 
@@ -98,7 +99,7 @@ def timing(case: Case, norm: TimingNorm) -> Evidence:
     if len(chosen) < LEAST:
         return Evidence(NAME, VERSION, None, 0.0, reference_note(len(chosen)), {"n": len(chosen)})
     place = norm.references.place(case)
-    own = TimeTable.of([times_of(case)]) if place is None else None
+    own = TimeTable.of([made(case).times]) if place is None else None
     bag = _bag(norm.table, own, chosen, place, textless=case.outcome in TEXTLESS)
     if bag is None:
         return Evidence(NAME, VERSION, None, 0.0, _why_not(case), {"n": len(chosen)})
@@ -305,7 +306,7 @@ def _sentence(words: Sequence[str], rank: int, n: int) -> str:
 
 
 def _why_not(case: Case) -> str:
-    if case.exchange is None or not case.exchange.chunks:
+    if not made(case).timed:
         return "Not tested: no times of arrival were recorded."
     if not case.reading.streamed:
         return "Not tested: the answer was not streamed, and the server reports no durations to compare."

@@ -61,8 +61,8 @@ class Times:
     read: int = -1
 
 
-def times_of(case: Case) -> Times:
-    """Return the times of one answer."""
+def times_of(case: Case, lengths: Sequence[int] | None = None) -> Times:
+    """Return the times of one answer; ``lengths`` are the characters that each of its documents adds."""
     per_token, generated, read = _server_side(case)
     exchange = case.exchange
     if exchange is None or exchange.sent_at is None or not exchange.chunks or not case.reading.streamed:
@@ -70,7 +70,7 @@ def times_of(case: Case) -> Times:
     sent = exchange.sent_at
     head = math.nan if exchange.head_at is None else exchange.head_at - sent
     start, gaps, together, tail = math.nan, np.empty(0), Times().together, math.nan
-    lengths = text_lengths(case.reading.documents)
+    lengths = text_lengths(case.reading.documents) if lengths is None else lengths
     arrivals = _arrivals(exchange, len(lengths), broken=not case.reading.terminated)
     if arrivals is not None and any(lengths):
         spoke = np.flatnonzero(lengths)

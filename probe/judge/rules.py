@@ -5,6 +5,7 @@ was not developed on, stands in ``docs/figures.md``.
 """
 
 import re
+from functools import lru_cache
 
 from probe.judge import phrases
 from probe.judge.base import Judgement
@@ -54,6 +55,7 @@ class RulesJudge:
         return grade(reading.text)
 
 
+@lru_cache(maxsize=2048)  # one sentence may answer thousands of requests
 def grade(text: str) -> Judgement:
     """Grade the words of an answer: ``complied``, ``partial``, ``refused``, or ``ungradable`` where not in English."""
     words = unwrap(text)

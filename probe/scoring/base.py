@@ -1,7 +1,7 @@
 """The seam between detectors and servers that can score a given text."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +32,21 @@ class TextScore:
     vocabulary: int
 
     @property
+    def count(self) -> int:
+        """Number of tokens."""
+        return len(self.tokens)
+
+    def columns(self) -> "ScoreColumns":
+        """Return the same by columns."""
+        tokens = self.tokens
+        return ScoreColumns(
+            [token.token_id for token in tokens],
+            [token.logprob for token in tokens],
+            [len(token.top) for token in tokens],
+            [value for token in tokens for value in token.top],
+        )
+
+    @property
     def logprob(self) -> float:
         """Natural log of P(continuation | prompt)."""
         return sum(token.logprob for token in self.tokens)
@@ -40,6 +55,62 @@ class TextScore:
     def probability(self) -> float:
         """P(continuation | prompt), not counting that it ends there; 0 where it underflows."""
         return math.exp(self.logprob)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreColumns:
+    """A score by columns: ids and log-probabilities of the tokens, how many alternatives each has, and all of these."""
+
+    ids: Sequence[int]
+    logprobs: Sequence[float]
+    lengths: Sequence[int]
+    top: Sequence[float]
+
+
+class Packed(Protocol):
+    """A score as the store keeps it."""
+
+    def columns(self) -> ScoreColumns:
+        """Return ids, log-probabilities and alternatives."""
+        ...
+
+    def score(self) -> TextScore:
+        """Return the score itself."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeptScore:
+    """A score that stays packed in the store until it is looked at, and afterwards: a large study has too many.
+
+    Can be used in the place of a ``TextScore``; ``load`` fetches it each time.
+    """
+
+    count: int
+    vocabulary: int
+    load: Callable[[], Packed]
+
+    @property
+    def tokens(self) -> tuple[TokenScore, ...]:
+        """The tokens one by one; ``columns`` is much faster."""
+        return self.load().score().tokens
+
+    def columns(self) -> ScoreColumns:
+        """Return the score by columns."""
+        return self.load().columns()
+
+    @property
+    def logprob(self) -> float:
+        """Natural log of P(continuation | prompt)."""
+        return float(sum(self.columns().logprobs))
+
+    @property
+    def probability(self) -> float:
+        """P(continuation | prompt), not counting that it ends there; 0 where it underflows."""
+        return math.exp(self.logprob)
+
+
+Score = TextScore | KeptScore
 
 
 class Tokens(Protocol):

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 FLOOR = 1.2
 """Largest error anywhere over the nominal one: a 95 % interval covers at least 94 % at every rate (no repeats)."""
 
+PLACES = 10
+"""Decimals of a cautious design effect: exact limits jump, and the order of a sum must not decide on which side."""
+
 PRIOR_CLUSTERS = 2
 """So many clusters that repeat themselves exactly are added to those that the design effect is estimated from."""
 
@@ -80,7 +83,7 @@ def cautious_design_effect(values: Sequence[tuple[str, float]]) -> float:
             constant[low] = constant.get(low, 0) + 1
     informative = len(patterns) - max(constant.values(), default=0)
     weight = informative + PRIOR_CLUSTERS
-    return (informative * design_effect(values) + PRIOR_CLUSTERS * largest) / weight
+    return round((informative * design_effect(values) + PRIOR_CLUSTERS * largest) / weight, PLACES)
 
 
 def proportion(values: Sequence[tuple[str, int]], *, level: float = 0.95) -> Interval:

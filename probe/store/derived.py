@@ -1,6 +1,6 @@
 """What is derived: outcomes, evidence, verdicts, gates and effects. A row with the same key replaces the older one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, get_args
 
@@ -23,6 +23,14 @@ _EVIDENCE = ("exchange_id", *_names(Evidence, "evidence"))
 _VERDICT = _names(VerdictRow, "verdicts")
 _GATE = _names(GateRow, "gates")
 _EFFECT = _names(EffectRow, "effects")
+
+_COLUMNS: Mapping[DerivedTable, tuple[str, ...]] = {
+    "outcomes": _OUTCOME,
+    "evidence": _EVIDENCE,
+    "verdicts": _VERDICT,
+    "gates": _GATE,
+    "effects": _EFFECT,
+}
 
 _OF_ROUTE = "exchange_id IN (SELECT id FROM exchanges WHERE route_id = ?)"
 
@@ -55,7 +63,7 @@ class DerivedTables(Session):
 
     def replace_evidence(self, evidence: Iterable[EvidenceRow]) -> None:
         """Write findings; one per exchange and detector."""
-        rows = [(row.exchange_id, *_values(row.evidence, _EVIDENCE[1:])) for row in evidence]
+        rows = [evidence_values(row.exchange_id, row.evidence) for row in evidence]
         self._replace("evidence", _EVIDENCE, rows, ("exchange_id", "detector"))
 
     def evidence(self, *, exchange_id: str | None = None, detector: str | None = None) -> list[EvidenceRow]:
@@ -93,6 +101,12 @@ class DerivedTables(Session):
         rows = self._find("effects", _EFFECT, {"route_id": route_id}, "route_id, twin_id, scope")
         return [EffectRow(**_without_id(row)) for row in rows]
 
+    def put_derived(self, table: DerivedTable, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Add rows of values to a table that has none of these yet, as after ``clear_derived``."""
+        columns = _COLUMNS[table]
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        self._write(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608
+
     def _replace(
         self, table: DerivedTable, columns: Sequence[str], rows: list[tuple[Any, ...]], key: Sequence[str]
     ) -> None:
@@ -110,6 +124,39 @@ class DerivedTables(Session):
             for column in {"detail", "facts"} & row.keys():
                 row[column] = from_json(row[column])
         return found
+
+
+def outcome_values(row: OutcomeRow) -> tuple[Any, ...]:
+    """Return an outcome as ``put_derived`` takes it."""
+    return _values(row, _OUTCOME)
+
+
+def evidence_values(exchange_id: str, evidence: Evidence) -> tuple[Any, ...]:
+    """Return a finding as ``put_derived`` takes it."""
+    found = evidence
+    facts = to_json(found.facts) if found.facts else "{}"
+    return (
+        exchange_id,
+        found.detector,
+        found.version,
+        _number(found.log_e),
+        _number(found.llr),
+        plain(found.sentence),
+        facts,
+        plain(found.exhibit),
+        found.decisive,
+        found.mechanism,
+        found.layer,
+    )
+
+
+def verdict_values(row: VerdictRow) -> tuple[Any, ...]:
+    """Return a verdict as ``put_derived`` takes it."""
+    return _values(row, _VERDICT)
+
+
+def _number(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
 
 
 def _values(row: object, columns: Sequence[str]) -> tuple[Any, ...]:

@@ -1,12 +1,17 @@
 """Exchanges: from a value to columns and back, and the checksum over them."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import batched
 from typing import Any
+
+import zstandard
 
 from probe.errors import StoreError
 from probe.ids import json_hash
-from probe.store.blobs import Blobs
+from probe.store.blobs import Blobs, unpack
 from probe.store.columns import from_json, plain, plain_or_none, to_json
 from probe.store.failures import mapped
 from probe.store.rows import ExchangeRef, TrialState
@@ -41,10 +46,29 @@ COLUMNS = (
 
 _INSERT = f"INSERT INTO exchanges ({', '.join(COLUMNS)}, checksum) VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"  # noqa: S608
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM exchanges WHERE id = ?"  # noqa: S608
+_MANY = f"""
+SELECT {", ".join(f"exchanges.{column}" for column in COLUMNS)},
+  request.codec, request.size, request.data, response.codec, response.size, response.data
+FROM exchanges
+LEFT JOIN blobs AS request ON request.hash = exchanges.request_body
+LEFT JOIN blobs AS response ON response.hash = exchanges.response_body
+WHERE exchanges.id IN (MARKS)
+"""  # noqa: S608
+_BATCH = 200
+"""Exchanges that are read with one query."""
+
 _REFS = """
 SELECT exchanges.id, exchanges.route_id, answered, attempt, exchanges.started_at, trial_id, run_id, trace_id, repeat
 FROM exchanges LEFT JOIN trials ON trials.id = exchanges.trial_id
 """
+
+
+@dataclass(frozen=True, slots=True)
+class TraceMark:
+    """What the analysis asks of a trace beside its answers, without its messages."""
+
+    control: bool
+    labels: Mapping[str, Any]
 
 
 def checksum(columns: tuple[Any, ...]) -> str:
@@ -76,15 +100,38 @@ def load(connection: sqlite3.Connection, blobs: Blobs, exchange_id: str) -> Exch
     if row is None:
         raise StoreError(f"There is no exchange {exchange_id} in the database.")
     got = dict(zip(COLUMNS, row, strict=True))
+    return _exchange(got, blobs.get(got["request_body"]), blobs.get(got["response_body"]))
+
+
+def _load_many(
+    connection: sqlite3.Connection, ids: Sequence[str], decompressor: zstandard.ZstdDecompressor
+) -> Iterator[Exchange]:
+    """Yield exchanges in the order of their ids, with one query. Raises like ``load``."""
+    rows = connection.execute(_MANY.replace("MARKS", ",".join("?" * len(ids))), ids).fetchall()
+    found = {row[0]: row for row in rows}
+    for exchange_id in ids:
+        row = found.get(exchange_id)
+        if row is None:
+            raise StoreError(f"There is no exchange {exchange_id} in the database.")
+        got, width = dict(zip(COLUMNS, row, strict=False)), len(COLUMNS)
+        bodies = []
+        for name, packed in (("request_body", row[width : width + 3]), ("response_body", row[width + 3 :])):
+            if packed[0] is None:
+                raise StoreError(f"The body {got[name]} is missing from the database.")
+            bodies.append(unpack(got[name], *packed, decompressor=decompressor))
+        yield _exchange(got, *bodies)
+
+
+def _exchange(got: dict[str, Any], request: bytes, response: bytes) -> Exchange:
     del got["answered"]
     return Exchange(
         **got
         | {
             "request_headers": _pairs(got["request_headers"]),
             "response_headers": _pairs(got["response_headers"]),
-            "request_body": blobs.get(got["request_body"]),
-            "response_body": blobs.get(got["response_body"]),
-            "chunks": tuple(Chunk(size, at / 1e6) for size, at in from_json(got["chunks"])),
+            "request_body": request,
+            "response_body": response,
+            "chunks": tuple([Chunk(size, at / 1e6) for size, at in from_json(got["chunks"])]),
         }
     )
 
@@ -121,8 +168,16 @@ def _micro(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1e6) / 1e6
 
 
+@lru_cache(maxsize=256)
 def _pairs(text: str) -> HeaderPairs:
     return tuple((name, value) for name, value in from_json(text))
+
+
+@lru_cache(maxsize=4096)
+def _labels(text: str) -> Mapping[str, Any]:
+    found = from_json(text)
+    # Only the nonce is asked for, and a study has as many labels as traces.
+    return {"nonce": found["nonce"]} if found.get("nonce") else {}
 
 
 class ExchangeTable(Session):
@@ -131,6 +186,7 @@ class ExchangeTable(Session):
     def __init__(self, connection: sqlite3.Connection, path: Any) -> None:
         super().__init__(connection, path)
         self._blobs = Blobs(connection)
+        self._decompressor = zstandard.ZstdDecompressor()
 
     def save_exchange(self, exchange: Exchange, state: TrialState) -> None:
         """Write an exchange and what it makes of its trial, in one commit; a run uses ``Writer`` instead.
@@ -145,6 +201,18 @@ class ExchangeTable(Session):
         """Return one exchange; raises ``StoreError`` where there is none."""
         with self._lock, mapped(self.path):
             return load(self._connection, self._blobs, exchange_id)
+
+    def exchanges_of(self, ids: Iterable[str]) -> Iterator[Exchange]:
+        """Yield the exchanges with these ids, in their order; raises ``StoreError`` where one is missing."""
+        for some in batched(ids, _BATCH):
+            with self._lock, mapped(self.path):
+                found = list(_load_many(self._connection, some, self._decompressor))
+            yield from found
+
+    def trace_marks(self) -> dict[str, TraceMark]:
+        """Return by id what the analysis asks of traces: whether they are controls, and their labels."""
+        rows = self.query("SELECT id, control, labels FROM traces")
+        return {key: TraceMark(bool(control), _labels(labels)) for key, control, labels in rows}
 
     def exchange_by_prefix(self, prefix: str) -> Exchange:
         """Return the one exchange whose id begins with ``prefix``.

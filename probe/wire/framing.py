@@ -136,6 +136,27 @@ class SseParser:
             self.comments.append(value)
 
 
+def plain_events(data: bytes) -> list[str] | None:
+    """Return the data of all events of a whole stream in which each is one ``data: …`` line and nothing is odd.
+
+    ``None`` where any rule of ``SseParser`` beyond that might matter: it then has to read the stream.
+    """
+    if b"\r" in data or not data.startswith((_DATA, b":")) or not data.endswith(b"\n\n"):
+        return None
+    try:
+        blocks = data[:-2].decode("utf-8").split("\n\n")
+    except UnicodeDecodeError:
+        return None
+    found = []
+    for block in blocks:
+        if "\n" in block or block[:6] != "data: ":
+            if "\n" in block or block[:1] != ":":
+                return None
+        else:
+            found.append(block[6:])
+    return found
+
+
 class NdjsonParser:
     """Parses newline-delimited JSON into lines (https://github.com/ndjson/ndjson-spec); blank ones are skipped."""
 

@@ -14,7 +14,8 @@ from probe.wire.backend import Backend
 from probe.wire.building import additions, checked_logprobs, encode, messages_of
 from probe.wire.collecting import Collected, body_of, content_type, decoded_text, error_message, missing, read_whole
 from probe.wire.fields import Problems, count_field, number_field, table, text_field
-from probe.wire.framing import SseEvent, SseParser
+from probe.wire.framing import SseEvent, SseParser, plain_events
+from probe.wire.pieces import Piece
 from probe.wire.requests import read_openai_request
 from probe.wire.values import BuiltRequest, Exchange, Reading, RequestReading, Usage
 
@@ -75,11 +76,30 @@ def _is_stream(exchange: Exchange, data: bytes, problems: Problems) -> bool:
 
 def _read_stream(data: bytes, collected: Collected) -> None:
     collected.streamed, collected.terminated = True, False
-    parser = SseParser()
-    for event in [*parser.feed(data), *parser.close()]:
-        _read_event(event, collected)
+    plain = plain_events(data)
+    if plain is None:
+        parser = SseParser()
+        for event in [*parser.feed(data), *parser.close()]:
+            _read_event(event, collected)
+    else:
+        _read_plain(plain, collected)
     if b"\xef\xbf\xbd" not in data and any("\ufffd" in piece for piece in collected.text):
         collected.problems.add("the body is not UTF-8 throughout")
+
+
+def _read_plain(events: list[str], collected: Collected) -> None:
+    """Read events as ``_read_event`` does; those that differ from the one before in nothing but their text at once."""
+    piece: Piece | None = None
+    for data in events:
+        text = None if piece is None or collected.terminated else piece.text_of(data)
+        if text is not None and piece is not None:
+            collected.events.append("")
+            collected.documents.append(piece.document(text))
+            collected.text.append(text)
+            continue
+        count = len(collected.documents)
+        _read_event(SseEvent(data), collected)
+        piece = Piece.of(data, collected.documents[-1]) if len(collected.documents) > count else None
 
 
 def _read_event(event: SseEvent, collected: Collected) -> None:

@@ -14,6 +14,7 @@ from probe.wire.backend import Author, Backend, Canned, Confidence, JsonConditio
 from probe.wire.content import decoded_body, header
 from probe.wire.fields import NotJson, clean, parse, table
 from probe.wire.paths import keys_of
+from probe.wire.pieces import TextPiece
 from probe.wire.values import Exchange, Reading
 
 CANNED = "canned:"
@@ -78,7 +79,7 @@ def match_signatures(backend: Backend, exchange: Exchange, reading: Reading) -> 
     if exchange.status is None or not (backend.signatures or backend.canned):
         return ()
     view = _View(exchange, reading)
-    possible = backend.signatures_for(view.keys) if backend.signatures else ()
+    possible = [s for s in backend.signatures_for(view.keys) if _may_hold(s, view)] if backend.signatures else ()
     found = [match for signature in possible if (match := _match(signature, view)) is not None]
     return (*found, *_canned(backend.canned, reading.text))
 
@@ -90,6 +91,7 @@ class _View:
         self.exchange = exchange
         self.reading = reading
         self.has_text = bool(reading.text.strip())
+        self.header_names = {name.lower() for name, _ in exchange.response_headers}
         self._documents: list[_Document] | None = None
         self._keys: frozenset[str] | None = None
         self._body: str | None = None
@@ -159,10 +161,19 @@ class _Findings:
         return True
 
 
+def _may_hold(signature: Signature, view: _View) -> bool:
+    """Ask the cheap conditions: most responses carry nothing."""
+    if signature.status and view.exchange.status not in signature.status:
+        return False
+    if signature.text is not None and view.has_text != (signature.text == "some"):
+        return False
+    if signature.finish_reason is not None and not view.reading.finish_reason:
+        # Only a pattern that matches nothing at all could hold.
+        return signature.finish_reason.search("") is not None
+    return not signature.headers or all(name in view.header_names for name, _ in signature.headers)
+
+
 def _match(signature: Signature, view: _View) -> Match | None:
-    # The cheap conditions first: most responses carry nothing.
-    if not _state_holds(signature, view):
-        return None
     findings = _Findings()
     findings.exhibit.append(f"HTTP {view.exchange.status}")
     if not (
@@ -183,12 +194,6 @@ def _match(signature: Signature, view: _View) -> Match | None:
         confidence=signature.confidence,
         groups=findings.groups,
     )
-
-
-def _state_holds(signature: Signature, view: _View) -> bool:
-    if signature.status and view.exchange.status not in signature.status:
-        return False
-    return signature.text is None or view.has_text == (signature.text == "some")
 
 
 def _headers_hold(signature: Signature, view: _View, findings: _Findings) -> bool:
@@ -256,8 +261,16 @@ def _canned(known: Iterable[Canned], text: str) -> Iterator[Match]:
 
 def _telling(documents: tuple[Any, ...]) -> Iterator[Any]:
     """Leave out the pieces of a stream that hold nothing but a piece of text; a long answer has thousands."""
+    like, plain = None, False
     for number, document in enumerate(documents):
-        if number == 0 or not _is_plain(document):
+        if type(document) is TextPiece:
+            # What is plain about one piece is so about all that are like it.
+            if document.like is not like:
+                like, plain = document.like, _is_plain(document)
+            if plain and number:
+                continue
+            yield document
+        elif number == 0 or not _is_plain(document):
             yield document
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from probe.attribution.effects.pairs import Pair, Side, Who
 from probe.judge.base import Outcome
-from probe.stats.clusters import PRIOR_CLUSTERS, difference_limits, proportion_limits
+from probe.stats.clusters import PLACES, PRIOR_CLUSTERS, difference_limits, proportion_limits
 from probe.stats.intervals import Interval, named
 
 Ints = npt.NDArray[np.int64]
@@ -88,7 +88,7 @@ class Clusters:
         if naive > 0.0 and len(sizes) > 1:
             between = float(((sums - sizes * mean) ** 2).sum()) * len(sizes) / (len(sizes) - 1)
             effect = min(max(between / naive, 1.0), largest)
-        return (informative * effect + PRIOR_CLUSTERS * largest) / (informative + PRIOR_CLUSTERS)
+        return round((informative * effect + PRIOR_CLUSTERS * largest) / (informative + PRIOR_CLUSTERS), PLACES)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 In this order: a constant surplus of prompt tokens is a prompt or a template. Texts that another temperature of the same
 weights explains are a sampler's. At temperature 0, few tokens that the twin finds nearly as good as its choice are
-those of the same weights at other precision; tokens that it would never have chosen are other weights'. A hidden prompt
-without counts looks like one of these: the sentence says so.
+those of the same weights at other precision; tokens that it would never have chosen are other weights'. So are small
+margins where the ranks above temperature 0 differ as well: what precision does to them cancels to first order, and no
+temperature explains them. A hidden prompt without counts looks like one of these: the sentence says so.
 """
 
 from collections.abc import Collection, Sequence
@@ -54,6 +55,9 @@ def likeliest(
     if found is not None:
         return Blame(SAMPLER, f"a temperature explains it ({found.sentence})")
     if "greedy" in rejected:
+        if "ranks" in rejected:
+            both = "the ranks of its tokens differ as well, which lower precision alone hardly does"
+            return Blame(OTHER_MODEL, both, hidden)
         return _of_margins(tests["greedy"], texts, hidden)
     if tests["greedy"].p is not None:
         calm = "at temperature 0 it keeps to the twin's choice, so that the sampler differs rather than the weights"

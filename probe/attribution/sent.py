@@ -1,0 +1,20 @@
+"""A case with where it belongs and what was asked."""
+
+from dataclasses import dataclass
+
+from probe.evidence.case import Case
+from probe.store.rows import OutcomeRow
+from probe.traces.values import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A case with where it belongs and what was asked. ``run_id`` and ``repeat`` are ``None`` outside any plan."""
+
+    case: Case
+    route_id: str
+    run_id: str | None
+    repeat: int | None
+    messages: tuple[Message, ...]
+    unscorable: str | None
+    outcome: OutcomeRow
