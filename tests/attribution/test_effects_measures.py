@@ -71,7 +71,8 @@ def test_measures_agree_with_each_other(pairs: list[Pair]) -> None:
             assert interval.n == effect.n_pairs
             assert interval.estimate is None or interval.lo - 1e-12 <= interval.estimate <= interval.hi + 1e-12
     if effect.n_pairs:
-        assert strict.hosted.estimate <= broad.hosted.estimate  # type: ignore[operator]
+        # The broad rate is 1 minus that of refusals: they may differ in the last bit.
+        assert strict.hosted.estimate <= broad.hosted.estimate + 1e-12  # type: ignore[operator]
         assert broad.hosted.estimate == pytest.approx(1 - refusal.hosted.estimate)  # type: ignore[operator]
         assert strict.platform_effect.estimate <= 0 <= refusal.platform_effect.estimate  # type: ignore[operator]
 
