@@ -44,8 +44,9 @@ def success_rows(effects: Sequence[Effect]) -> Rows:
         (*heads, "without the platform"),
         tuple(rows),
         "Strict: attacks that were complied with. Broad: or in part (left out where no answer was partial). Without "
-        "the platform: its answers replaced by the twin's; where a platform reads answers, and so stops what the model "
-        "gave, refusal is overstated there and success understated. n is that of the effects.",
+        "the platform: its answers replaced by the twin's, right for the same weights only; where a platform reads "
+        "answers, and so stops what the model gave, refusal is overstated there and success understated. n is that of "
+        "the effects.",
     )
 
 
