@@ -277,5 +277,5 @@ class Workers:
         except BrokenProcessPool:
             raise ProbeError(
                 "A worker process of the analysis ended before its work was done (out of memory?): the tables are as "
-                "they were; try again with one worker."
+                "they were; try again with `--workers 1`."
             ) from None

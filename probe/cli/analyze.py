@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Distance of token distributions up to which weights count as the same.",
 )
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes; by default 2 for large studies.")
 @json_option
 def command(
     database: Path | None,
@@ -49,6 +50,7 @@ def command(
     delta: float,
     alpha: float,
     gate_delta: float,
+    workers: int | None,
     as_json: bool,
 ) -> None:
     """Judge the answers, decide who wrote each refusal, ask the same-weights gate, and say what makes the difference.
@@ -75,7 +77,9 @@ def command(
     config = load_config(beside) if beside.is_file() else None
     with Store.open(found, create=False) as store:
         with RunProgress(quiet=as_json) as progress:
-            analysis, problems = asyncio.run(_analyze(store, config, progress, settings, without_scores))
+            analysis, problems = asyncio.run(
+                _analyze(store, config, progress, settings, workers, without_scores=without_scores)
+            )
         for problem in problems:
             click.echo(f"Warning: {problem}", err=True)
         for route in analysis.routes:
@@ -95,7 +99,13 @@ def command(
 
 
 async def _analyze(
-    store: "Store", config: "Config | None", progress: "RunProgress", settings: "Settings", without_scores: bool
+    store: "Store",
+    config: "Config | None",
+    progress: "RunProgress",
+    settings: "Settings",
+    workers: int | None,
+    *,
+    without_scores: bool,
 ) -> "tuple[Analysis, list[str]]":
     from probe.attribution.pipeline import analyze
     from probe.scoring.open_scorers import open_scorers
@@ -103,7 +113,7 @@ async def _analyze(
     async with open_scorers(config.routes.values() if config else ()) as (scorers, problems):
         if not without_scores:
             _keep_what_was_scored(store, scorers, problems)
-        return await analyze(store, scorers, progress.analysis, settings), problems
+        return await analyze(store, scorers, progress.analysis, settings, workers=workers), problems
 
 
 def _keep_what_was_scored(store: "Store", scorers: "Mapping[str, Scorer]", problems: list[str]) -> None:
