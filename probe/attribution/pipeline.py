@@ -33,7 +33,7 @@ from probe.attribution.route import (
 )
 from probe.attribution.settings import Settings
 from probe.attribution.spool import Row, Spool, read
-from probe.attribution.workers import Assignment, Desk, Examined, Remembered, Workers
+from probe.attribution.workers import Assignment, Desk, Examined, Remembered, Workers, rare_collections
 from probe.errors import ScoringError
 from probe.judge.rules import RulesJudge
 from probe.scoring.base import Scorer
@@ -200,7 +200,7 @@ async def analyze(
     study = Study(store, store.trace_marks(), settings or Settings(), lean=lean)
     run = _Run(study, scorers, progress, gate_runs(store), Analysis())
     pairs = {route.id: (route, twin) for route, twin in hosted_pairs(store)}
-    with tempfile.TemporaryDirectory(prefix="probe-analysis-") as folder:
+    with rare_collections(), tempfile.TemporaryDirectory(prefix="probe-analysis-") as folder:
         if workers > 1 and store.path != MEMORY:
             examined = await _by_workers(run, pairs, Path(folder), workers)
         else:
