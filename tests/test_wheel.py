@@ -30,6 +30,6 @@ def test_an_installed_wheel_runs_the_demo(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert {effect["hosted"] for effect in found["effects"]} == {"transparent", "declared", "silent", "prompted"}
-    # 180 attacks and 64 controls over five routes, and the attacks once more over the twin (A/A); not those of the gate.
+    # 180 attacks and 64 controls over five routes, the attacks once more over the twin (A/A); none of the gate.
     assert found["exchanges"] == 5 * 244 + 180
     assert (tmp_path / "probe-demo" / "report.html").is_file()
