@@ -242,11 +242,19 @@ def _ticks() -> int:
 
 
 def _unless_missing[T](work: Coroutine[Any, Any, T]) -> T | None:
-    try:
-        return asyncio.run(work)
-    except NotKeptError:
-        _ticks()
-        return None
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_exception_handler(_quietly)
+        try:
+            return runner.run(work)
+        except NotKeptError:
+            _ticks()
+            return None
+
+
+def _quietly(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Say nothing of further texts that are missing: one is enough to give the route up."""
+    if not isinstance(context.get("exception"), NotKeptError):
+        loop.default_exception_handler(context)
 
 
 class Workers:

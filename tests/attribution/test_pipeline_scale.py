@@ -97,13 +97,16 @@ def test_one_process_and_two_give_the_same_rows(recorded: tuple[Path, str], monk
     assert found.exchanges == len(first["outcomes"]) == sum(counts.values())
 
 
-def test_workers_leave_to_the_first_process_what_only_a_server_can_tell(recorded: tuple[Path, str]) -> None:
+def test_workers_leave_to_the_first_process_what_only_a_server_can_tell(
+    recorded: tuple[Path, str], capfd: pytest.CaptureFixture[str]
+) -> None:
     database, url = recorded
     first = rows_of(database)
     with Store.open(database) as store:
         store.clear_scores()
     found, _ = analysed(database, url, workers=2)
     assert not any(route.unscored for route in found.routes)
+    assert "Traceback" not in capfd.readouterr().err
     # Scores that are made again under load may differ in the last digits: what was decided does not.
     who = [[row[:2] for row in rows["verdicts"]] for rows in (first, rows_of(database))]
     assert len(who[0]) == len(who[1])
