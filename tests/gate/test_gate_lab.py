@@ -123,3 +123,5 @@ def test_real_answers_pass_the_gate_and_an_extra_space_does_not(toy_server: Llam
     moved = ask(asyncio.run(cases_of(toy_server.info.url, prompts, space=True)), [], Settings())
     assert (moved.answer, moved.cause) == (DIFFERENT, PROMPT), moved.sentence
     assert "1 more prompt tokens than were sent, on 20 of 20 requests" in moved.sentence
+    # One token may be the host's way of counting: it is not said without that doubt.
+    assert "or a host that counts special tokens otherwise" in moved.sentence

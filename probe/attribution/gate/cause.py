@@ -19,6 +19,11 @@ from probe.attribution.gate.values import OTHER_MODEL, PROMPT, SAMPLER, Cause, G
 from probe.evidence.estimate import Estimate, estimate
 from probe.evidence.sampler import Sampler
 
+FEW_TOKENS = 3
+"""Surplus of prompt tokens, either way, that a host's way of counting special tokens can make by itself."""
+
+COUNTING = "a host that counts special tokens otherwise"
+
 NEAR = 1.0
 """Nats: 4-bit weights turn tokens up to about this margin; what is farther was hardly considered by the twin."""
 
@@ -49,7 +54,8 @@ def likeliest(
     """Return the likeliest cause, given the names of the tests that reject."""
     if "counts" in rejected:
         more = "" if len(rejected) == 1 else "; whether the weights differ as well cannot be told under another prompt"
-        return Blame(PROMPT, f"the token counts show it{more}")
+        few = abs(tests["counts"].statistic or 0.0) <= FEW_TOKENS
+        return Blame(PROMPT, f"the token counts show it{more}", (COUNTING,) if few else ())
     hidden = (HIDDEN,) if tests["counts"].p is None else ()
     found = _temperature(texts, alpha=alpha, delta=delta, seed=seed)
     if found is not None:
