@@ -1,5 +1,6 @@
 """``probe.toml`` → routes. Every mistake is one sentence with file, line, and what is expected."""
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -27,11 +28,28 @@ _ROUTE_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "stream": bool,
     "scorer": str,
     "scorer_url": str,
+    "template": str,
+    "price": dict,
 }
 _PACE_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "concurrency": int,
     "requests_per_minute": (int, float),
+    "requests_per_day": int,
+    "tokens_per_minute": (int, float),
+    "tokens_per_day": int,
+    "connect_timeout_s": (int, float),
+    "first_byte_timeout_s": (int, float),
+    "chunk_timeout_s": (int, float),
     "timeout_s": (int, float),
+    "max_requests": int,
+    "max_tokens": int,
+    "max_usd": (int, float),
+    "retry_unanswered": bool,
+}
+_PRICE_KEYS: Mapping[str, type | tuple[type, ...]] = {
+    "prompt": (int, float),
+    "completion": (int, float),
+    "request": (int, float),
 }
 _RUN_KEYS: Mapping[str, type | tuple[type, ...]] = {"packs": list, "repeats": int, "seed": int, "database": str}
 _KINDS = {str: "a text", dict: "a table", bool: "true or false", int: "a whole number", list: "a list"}
@@ -40,11 +58,36 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a route may be asked. ``timeout_s`` is for a whole answer, in seconds."""
+    """How fast a route may be asked, how long it may take, and what it may cost in all starts of a run.
+
+    ``concurrency`` is the most that is under way at once; the runner goes lower where the route cannot keep up. Limits
+    that are ``None`` are the backend's documented ones. Time-outs in seconds: for the connection, for the first byte of
+    the answer after that, between two arrivals, and for the whole. ``retry_unanswered`` sends again what went out and
+    was never answered, though it may have been billed.
+    """
 
     concurrency: int = 4
     requests_per_minute: float | None = None
-    timeout_s: float = 120.0
+    requests_per_day: int | None = None
+    tokens_per_minute: float | None = None
+    tokens_per_day: int | None = None
+    connect_timeout_s: float = 15.0
+    first_byte_timeout_s: float = 120.0
+    chunk_timeout_s: float = 60.0
+    timeout_s: float = 600.0
+    max_requests: int | None = None
+    max_tokens: int | None = None
+    max_usd: float | None = None
+    retry_unanswered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a route costs, in US dollars: per million tokens of prompt and completion, and per request."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+    request: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +95,9 @@ class Route:
     """A named way to reach weights (DESIGN §6).
 
     ``scorer`` says how a local route scores a given text: ``llamacpp``, ``vllm`` or ``none``; ``scorer_url`` where, if
-    that is another server with the same weights (a llama.cpp server with the GGUF file that Ollama holds).
+    that is another server with the same weights (a llama.cpp server with the GGUF file that Ollama holds). ``template``
+    is a chat template (a Jinja file, or a ``tokenizer_config.json`` that holds one) for dialects that take one text.
+    ``price`` goes before what a listing says.
     """
 
     name: str
@@ -68,6 +113,8 @@ class Route:
     stream: bool = True
     scorer: str = "none"
     scorer_url: str | None = None
+    template: str | None = None
+    price: Price | None = None
 
     @property
     def weights_row(self) -> WeightsRow:
@@ -98,11 +145,12 @@ class Route:
             route_id=self.row.id,
             name=self.name,
             url=self.url,
-            auth_header=auth.header if auth else None,
+            auth_header=auth.header if auth and auth.kind == "header" else None,
             auth_scheme=auth.scheme if auth else "",
             key_env=self.key_env,
             key_required=self.backend.kind == "hosted",
             headers=tuple(self.backend.headers.items()),
+            sign_for=auth.service if auth and auth.kind == "sigv4" else None,
         )
 
 
@@ -259,12 +307,22 @@ def _route(name: str, table: Any, file: _File) -> Route:
         stream=table.get("stream", True),
         scorer=scorer,
         scorer_url=table.get("scorer_url"),
+        template=table.get("template"),
+        price=_price(table["price"], where, file) if "price" in table else None,
     )
+
+
+def _price(table: Mapping[str, Any], where: str, file: _File) -> Price:
+    _check(table, _PRICE_KEYS, f"{where}.price", file)
+    for key, value in table.items():
+        if not 0 <= value < math.inf:
+            raise file.wrong(where, "price", f"price.{key} must be 0 or more US dollars, not {value!r}.")
+    return Price(**table)
 
 
 def _pace(table: Mapping[str, Any], where: str, file: _File) -> Pace:
     for key, value in table.items():
-        if value <= 0:
+        if not isinstance(value, bool) and not 0 < value < math.inf:
             raise file.wrong(where, key, f"{key} must be more than 0, not {value!r}.")
     return Pace(**table)
 

@@ -13,7 +13,8 @@ from aiohttp import web
 from probe.judge.rules import grade
 from probe.lab.answer import Answer
 from probe.lab.chances import Draws
-from probe.lab.fronts import FRONTS, FrontSettings, Lapse
+from probe.lab.fronts.base import FrontSettings, Lapse
+from probe.lab.fronts.catalogue import make_front
 from probe.lab.log import Deed, LabEntry, LabLog
 from probe.lab.pacing import ENOUGH, Timeline, TimingPool, ticks
 from probe.lab.platform_spec import ActionKind, Platform
@@ -212,7 +213,7 @@ class Actor:
         written = await self._written(call)
         self._note(call, "injected_text", **written.detail)
         if self.platform.envelope == "sloppy":
-            call.answer.front = FRONTS[self.platform.front](call.model, replace(call.settings, lapse=self._lapse))
+            call.answer.front = make_front(self.platform.front, call.model, replace(call.settings, lapse=self._lapse))
             await call.answer.add(written.text)
             return await call.answer.finish(Piece("", "stop"))
         if self.platform.pacing == "shadow" or len(self.pool) < ENOUGH:

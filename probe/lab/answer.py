@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from probe.lab.fronts import Front
+from probe.lab.fronts.base import Front
 from probe.lab.upstream import Piece
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
+from probe.lab.fronts.catalogue import FRONT_NAMES
 from probe.lab.shapes import BLOCK_SHAPES
 
-FrontName = Literal["openrouter", "ollama", "openai"]
+FrontName = str
+"""One of ``FRONT_NAMES``."""
 ActionKind = Literal["declared_block", "injected_text", "redaction", "refuse_more", "output_cut", "output_replaced"]
 Writer = Literal["texts", "template", "model"]
 Envelope = Literal["matched", "sloppy"]
@@ -115,7 +117,6 @@ class Platform:
 
     def _contradictions(self) -> list[tuple[bool, str]]:
         kinds: Mapping[str, tuple[object, object]] = {
-            "front": (self.front, FrontName),
             "action": (self.action, ActionKind | None),
             "writer": (self.writer, Writer),
             "envelope": (self.envelope, Envelope),
@@ -124,6 +125,7 @@ class Platform:
         shape = BLOCK_SHAPES.get(self.block)
         blocks = self.action == "declared_block"
         return [
+            (self.front not in FRONT_NAMES, f"{self.front!r} is no front"),
             *((value not in _choices(kind), f"{value!r} is no {key}") for key, (value, kind) in kinds.items()),
             ((self.screen is None) != (self.action is None), "screen and action belong together"),
             (self.writes and not self.texts, f"{self.action} needs texts"),

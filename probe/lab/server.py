@@ -14,7 +14,8 @@ from probe.errors import ServeError
 from probe.lab.acting import Actor, Call
 from probe.lab.answer import Answer
 from probe.lab.chances import Chances
-from probe.lab.fronts import FRONTS, FrontSettings, lapse_of
+from probe.lab.fronts.base import FrontSettings
+from probe.lab.fronts.catalogue import lapse_of, make_front
 from probe.lab.log import LabLog
 from probe.lab.platform_spec import Platform
 from probe.lab.upstream import Upstream, UpstreamError
@@ -156,7 +157,7 @@ class LabServer(Startable):
         )
         answer = Answer(
             request,
-            FRONTS[platform.front](model, settings),
+            make_front(platform.front, model, settings),
             stream=bool(body.get("stream", platform.front == "ollama")),
             request_id=str(uuid.uuid4()),
             buffered=platform.buffered,

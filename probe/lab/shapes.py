@@ -1,4 +1,4 @@
-"""Declared blocks in the shapes of real providers, from ``shapes.toml``: their bytes, and where these were read."""
+"""Declared blocks in the shapes of real providers: their bytes, and where these were read (files ``shapes*.toml``)."""
 
 import json
 import re
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-ShapeBackend = Literal["openrouter", "openai"]
 ShapeMechanism = Literal["declared_block", "cut_stream", "injected_text"]
 Streams = Literal["same", "events", "cut"]
 
@@ -32,7 +31,7 @@ class BlockShape:
 
     name: str
     provider: str
-    backend: ShapeBackend
+    backend: str
     source: str
     status: int
     body: str
@@ -84,7 +83,7 @@ def read_shapes(path: Path) -> dict[str, BlockShape]:
             shape = BlockShape(**{**entry, "body": _compact(entry["body"], name)}, headers=headers, events=events)
         except (TypeError, KeyError) as error:
             raise ValueError(f"{path.name}: the shape {name!r} lacks or has an odd key: {error}.") from None
-        for value, kind in ((shape.backend, ShapeBackend), (shape.mechanism, ShapeMechanism), (shape.streams, Streams)):
+        for value, kind in ((shape.mechanism, ShapeMechanism), (shape.streams, Streams)):
             if value not in get_args(kind):
                 raise ValueError(f"{path.name}: the shape {name!r} says {value!r}, which is none of {get_args(kind)}.")
         if (shape.streams == "same") != (not shape.events):
@@ -109,5 +108,15 @@ def _compact(template: str, name: str) -> str:
     return re.sub(r'"\\u0000(\{\w+\})"', r"\1", dumped)
 
 
-BLOCK_SHAPES: Mapping[str, BlockShape] = read_shapes(Path(__file__).with_name("shapes.toml"))
-"""All shapes by name."""
+def _read_all() -> dict[str, BlockShape]:
+    found: dict[str, BlockShape] = {}
+    for path in sorted(Path(__file__).parent.glob("shapes*.toml")):
+        for name, shape in read_shapes(path).items():
+            if name in found:
+                raise ValueError(f"{path.name}: the shape {name!r} stands in another file too.")
+            found[name] = shape
+    return found
+
+
+BLOCK_SHAPES: Mapping[str, BlockShape] = _read_all()
+"""All shapes by name; ``shapes.toml`` has those of OpenRouter and plain chat completions."""

@@ -26,6 +26,8 @@ class Target:
     key_env: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     key_required: bool = True
+    sign_for: str | None = None
+    """AWS service that requests are signed for, where that is how the route is authorized."""
 
     def key(self) -> str | None:
         """Return the route's key, or ``None`` where the route needs or has none."""

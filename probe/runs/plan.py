@@ -9,15 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from probe import __version__
-from probe.config import Config, Route
+from probe.config import Config
+from probe.runs.requests import build_request
 from probe.store.rows import PackRow, RunRow, TrialRow
 from probe.store.store import Store
 from probe.traces.values import Trace
-from probe.wire.dialects import dialect
-from probe.wire.values import BuiltRequest
-
-LOGPROBS = 0
-"""Alternatives asked for per token; hosted routes reveal nothing more by default."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +22,6 @@ class Pack:
 
     row: PackRow
     traces: tuple[Trace, ...]
-
-
-def build_request(route: Route, trace: Trace) -> BuiltRequest:
-    """Return what a trace becomes on a route; the same for every repeat."""
-    return dialect(route.backend.dialect).build(
-        trace,
-        model=route.model,
-        stream=route.stream,
-        backend=route.backend,
-        request=route.request,
-        logprobs=LOGPROBS,
-    )
 
 
 def plan_run(

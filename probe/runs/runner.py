@@ -13,7 +13,7 @@ from probe.errors import CredentialError, ModelError, ProbeError, RouteError, St
 from probe.proxy.server import ProxyServer
 from probe.proxy.tickets import TICKET_HEADER, Ticket
 from probe.runs.answers import Answer, classify
-from probe.runs.plan import build_request
+from probe.runs.requests import build_request
 from probe.runs.turns import Turn, Turns
 from probe.store.rows import TrialRow, TrialState
 from probe.store.writer import Writer

@@ -32,10 +32,44 @@ _KEY_SETS = 500
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """How a credential is sent: ``header: scheme key``."""
+    """How a credential is sent.
 
-    header: str
-    scheme: str
+    ``header``: as ``header: scheme key``. ``sigv4``: the request is signed for the AWS service ``service`` (AWS
+    Signature Version 4), with the credentials that AWS's own tools would take from the environment.
+    """
+
+    header: str = "Authorization"
+    scheme: str = ""
+    kind: Literal["header", "sigv4"] = "header"
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a provider allows by its documents, ``None`` where they do not say; a route's ``pace`` goes before it.
+
+    A day begins at 00:00 UTC. ``only`` is a pattern of the model ids that the limits hold for (``:free$``).
+    """
+
+    requests_per_minute: float | None = None
+    requests_per_day: int | None = None
+    tokens_per_minute: float | None = None
+    tokens_per_day: int | None = None
+    concurrency: int | None = None
+    only: re.Pattern[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Where a router lists the endpoints that serve a model, below the route's URL, with ``{model}`` in the path.
+
+    ``form`` names the reader of the answer.
+    """
+
+    path: str
+    form: Literal["openrouter"]
+    follow_up: str | None = None
+    """Path of what the router tells afterwards of one generation, with ``{id}`` in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +206,8 @@ class Backend:
     signatures: tuple[Signature, ...] = ()
     canned: tuple[Canned, ...] = ()
     facts: tuple[Fact, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    listing: Listing | None = None
 
     def signatures_for(self, keys: frozenset[str]) -> tuple[Signature, ...]:
         """Return the signatures that documents with these keys may carry, in order.

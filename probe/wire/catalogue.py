@@ -28,6 +28,8 @@ from probe.wire.backend import (
     JsonCondition,
     Kind,
     Layer,
+    Limits,
+    Listing,
     Mechanism,
     Parameter,
     ParameterMap,
@@ -84,6 +86,8 @@ def read_backend(path: Path) -> Backend:
         parameters=_parameters(table.table("parameters")),
         stream_default=table.get("stream_default", bool, True),
         logprobs=table.get("logprobs", bool, False),
+        limits=_limits(table),
+        listing=_listing(table),
         **_findings(table, path),
     )
     table.done()
@@ -141,9 +145,34 @@ def _auth(table: Table) -> Auth | None:
     if "auth" not in table:
         return None
     entry = table.table("auth")
-    auth = Auth(header=entry.text("header"), scheme=entry.get("scheme", str, ""))
+    if "kind" in entry and entry.choice("kind", ("header", "sigv4")) == "sigv4":
+        auth = Auth(kind="sigv4", service=entry.text("service"))
+    else:
+        auth = Auth(header=entry.text("header"), scheme=entry.get("scheme", str, ""))
     entry.done()
     return auth
+
+
+def _limits(table: Table) -> Limits:
+    if "limits" not in table:
+        return Limits()
+    entry = table.table("limits")
+    found: dict[str, Any] = {"only": entry.pattern("only")}
+    for name in ("requests_per_minute", "requests_per_day", "tokens_per_minute", "tokens_per_day", "concurrency"):
+        found[name] = entry.get(name, int)
+        if found[name] is not None and found[name] < 1:
+            raise entry.wrong(name, f"must be 1 or more, not {found[name]}")
+    entry.done()
+    return Limits(**found)
+
+
+def _listing(table: Table) -> Listing | None:
+    if "listing" not in table:
+        return None
+    entry = table.table("listing")
+    listing = Listing(entry.text("path"), entry.choice("form", ("openrouter",)), entry.get("follow_up", str))
+    entry.done()
+    return listing
 
 
 def _parameters(table: Table) -> ParameterMap:
@@ -250,6 +279,8 @@ def _check_sources(table: Table, backend: Backend) -> None:
         "describe": backend.describe,
         "parameters": backend.parameters.by_name,
         "logprobs": backend.logprobs,
+        "limits": backend.limits != Limits(),
+        "listing": backend.listing,
         **{f"headers.{key}": True for key in backend.headers},
         **{f"request.{key}": True for key in backend.request},
         **{f"stream_request.{key}": True for key in backend.stream_request},

@@ -7,7 +7,16 @@ from probe.traces.values import Trace
 from probe.wire.backend import Backend
 from probe.wire.values import BuiltRequest, Exchange, Reading, RequestReading
 
-DIALECT_NAMES = ("openai-chat", "ollama-chat")
+DIALECT_NAMES = (
+    "openai-chat",
+    "openai-completions",
+    "openai-responses",
+    "ollama-chat",
+    "ollama-generate",
+    "anthropic-messages",
+    "gemini",
+    "bedrock-converse",
+)
 """All wire formats that there is code for; backend files may name these only."""
 
 
@@ -17,13 +26,23 @@ class Dialect(Protocol):
     name: str
 
     def build(
-        self, trace: Trace, *, model: str, stream: bool, backend: Backend, request: Mapping[str, Any], logprobs: int
+        self,
+        trace: Trace,
+        *,
+        model: str,
+        stream: bool,
+        backend: Backend,
+        request: Mapping[str, Any],
+        logprobs: int,
+        prompt: str | None = None,
     ) -> BuiltRequest:
         """Build the request that carries a trace over a route; the same arguments give the same bytes.
 
         ``request`` is the route's own addition to the body and goes before the backend's. ``logprobs`` asks for so many
-        alternatives per token, 0 for none. What the backend cannot take is named in ``dropped``. Raises ``WireError``
-        where the additions would change the conversation, or a value is no JSON.
+        alternatives per token, 0 for none. ``prompt`` is the conversation as the weights' chat template writes it, for
+        the dialects that take one text; the others do not look at it. What the backend cannot take is named in
+        ``dropped``. Raises ``WireError`` where the additions would change the conversation, the dialect cannot carry
+        it, or a value is no JSON.
         """
         ...
 

@@ -30,7 +30,15 @@ class OllamaChat:
     name = "ollama-chat"
 
     def build(
-        self, trace: Trace, *, model: str, stream: bool, backend: Backend, request: Mapping[str, Any], logprobs: int
+        self,
+        trace: Trace,
+        *,
+        model: str,
+        stream: bool,
+        backend: Backend,
+        request: Mapping[str, Any],
+        logprobs: int,
+        prompt: str | None = None,  # noqa: ARG002 - the server has the template
     ) -> BuiltRequest:
         """Build the request of a trace; see ``Dialect.build``. Sampling parameters stand in ``options``."""
         sampling, dropped = backend.parameters.to_wire(trace.sampling)

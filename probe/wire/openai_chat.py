@@ -31,7 +31,15 @@ class OpenAiChat:
     name = "openai-chat"
 
     def build(
-        self, trace: Trace, *, model: str, stream: bool, backend: Backend, request: Mapping[str, Any], logprobs: int
+        self,
+        trace: Trace,
+        *,
+        model: str,
+        stream: bool,
+        backend: Backend,
+        request: Mapping[str, Any],
+        logprobs: int,
+        prompt: str | None = None,  # noqa: ARG002 - the server has the template
     ) -> BuiltRequest:
         """Build the request of a trace; see ``Dialect.build``."""
         sampling, dropped = backend.parameters.to_wire(trace.sampling)

@@ -20,7 +20,8 @@ from probe.proxy.server import ProxyServer
 from probe.proxy.table import RouteTable
 from probe.runs.check import check_routes
 from probe.runs.execute import check_credentials
-from probe.runs.plan import Pack, build_request, manifest, store_plan
+from probe.runs.plan import Pack, manifest, store_plan
+from probe.runs.requests import build_request
 from probe.runs.runner import Progress, RecordingSink, Runner, RunSummary
 from probe.store.lock import RunLock
 from probe.store.rows import FactRow, RunRow, TrialRow

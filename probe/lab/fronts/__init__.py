@@ -1,0 +1,1 @@
+"""The outer shapes of lab platforms, one module per vendor or dialect; ``catalogue`` names them."""
