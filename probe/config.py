@@ -52,6 +52,12 @@ _PRICE_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "request": (int, float),
 }
 _RUN_KEYS: Mapping[str, type | tuple[type, ...]] = {"packs": list, "repeats": int, "seed": int, "database": str}
+_MOST_ABREAST = 1000
+"""Each request at once takes a connection to the proxy and one to the route."""
+
+_MOST = 10**15
+"""Beyond this a limit or a time-out is a slip of the keyboard, and floating-point numbers lose count."""
+
 _KINDS = {str: "a text", dict: "a table", bool: "true or false", int: "a whole number", list: "a list"}
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")
 
@@ -192,15 +198,20 @@ class _File:
         """Make the error for a key of a table (``routes.local``)."""
         return ConfigError(f"{self._path}, line {self._line(table, key)}: {message}")
 
+    def beside(self, name: str) -> str:
+        """Return where a file is that this one names: beside it, unless the name is absolute."""
+        return str(self._path.parent / name)
+
     def _line(self, table: str, key: str | None) -> int:
         start = next((n for n, line in enumerate(self._lines, 1) if line.split("#")[0].strip() == f"[{table}]"), None)
         if start is None:
-            # Dotted keys and inline tables: the last part of the name is the best guess.
-            word = table.rsplit(".", 1)[-1]
+            parent, _, word = table.rpartition(".")
+            if parent:
+                return self._line(parent, word)  # an inline table, or dotted keys
             start = next((n for n, line in enumerate(self._lines, 1) if word in line), 1)
         if key is None:
             return start
-        pattern = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*=""")
+        pattern = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""")
         for number in range(start, len(self._lines) + 1):
             line = self._lines[number - 1]
             if number > start and line.lstrip().startswith("["):
@@ -307,7 +318,7 @@ def _route(name: str, table: Any, file: _File) -> Route:
         stream=table.get("stream", True),
         scorer=scorer,
         scorer_url=table.get("scorer_url"),
-        template=table.get("template"),
+        template=file.beside(table["template"]) if "template" in table else None,
         price=_price(table["price"], where, file) if "price" in table else None,
     )
 
@@ -322,8 +333,15 @@ def _price(table: Mapping[str, Any], where: str, file: _File) -> Price:
 
 def _pace(table: Mapping[str, Any], where: str, file: _File) -> Pace:
     for key, value in table.items():
-        if not isinstance(value, bool) and not 0 < value < math.inf:
-            raise file.wrong(where, key, f"{key} must be more than 0, not {value!r}.")
+        if isinstance(value, bool):
+            continue
+        if not 0 < value < math.inf:
+            raise file.wrong(f"{where}.pace", key, f"{key} must be more than 0, not {value!r}.")
+        most = _MOST_ABREAST if key == "concurrency" else _MOST
+        if value > most:
+            raise file.wrong(
+                f"{where}.pace", key, f"{key} must be {most:,} or less; leave it out for no limit of yours."
+            )
     return Pace(**table)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from probe.evidence.case import Case
 from probe.evidence.shapes import choice_of, id_pattern, message_of, shape, spoken, text_lengths
+from probe.wire.arrivals import said_length
 from probe.wire.content import header
 from probe.wire.fields import table
 from probe.wire.values import Exchange, Reading
@@ -169,14 +170,16 @@ def _of_end(reading: Reading) -> Features:
 
 
 def _speaks(document: Any) -> bool:
-    return any(message_of(document).get(key) for key in ("content", "refusal", "reasoning", "reasoning_content"))
+    said = any(message_of(document).get(key) for key in ("content", "refusal", "reasoning", "reasoning_content"))
+    return said or said_length(document) > 0
 
 
 def _usage(document: Any) -> Mapping[str, Any]:
     fields = table(document)
     if "eval_count" in fields or "prompt_eval_count" in fields:
         return {key: value for key, value in fields.items() if key.endswith(("_count", "_duration"))}
-    return table(fields.get("usage"))
+    nested = table(fields.get("response")) or fields
+    return table(nested.get("usage")) or table(nested.get("usageMetadata"))
 
 
 def _finish(reason: str | None, *, spelling: bool = False) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from probe.wire.arrivals import said_length
 from probe.wire.fields import table
 from probe.wire.pieces import TextPiece
 
@@ -20,6 +21,10 @@ SPOKEN = frozenset(
         *("finish_reason", "native_finish_reason", "done_reason", "error"),
         # Ollama leaves them out where the prompt was cached.
         *("prompt_eval_count", "prompt_eval_duration"),
+        # Responses, Anthropic, Gemini and Bedrock.
+        *("output", "parts", "incomplete_details", "stop_details", "stop_sequence", "stopReason", "finishReason"),
+        *("finishMessage", "promptTokensDetails", "candidatesTokensDetails", "candidatesTokenCount"),
+        *("thoughtsTokenCount", "cachedContentTokenCount", "cacheTokensDetails", "text", "reasoningContent"),
     }
 )
 """Keys whose value depends on what was said, or on a prompt cache. That one is absent or null may tell something, where
@@ -137,8 +142,10 @@ def text_length(document: Any) -> int:
     """Return the number of characters that a document adds to the text, its reasoning or its refusal."""
     if type(document) is TextPiece:
         return document.length
-    total = 0
-    for key, value in message_of(document).items():
+    message, total = message_of(document), 0
+    if "role" not in message and "content" not in message:
+        total = said_length(document)
+    for key, value in message.items():
         if key not in _TEXTS or not value:
             continue
         if isinstance(value, str):

@@ -5,7 +5,6 @@ at over the same number of pieces of every answer, and "all at once" over the sa
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from probe.evidence.case import Case
 from probe.evidence.shapes import text_lengths
+from probe.wire.arrivals import document_ends
 from probe.wire.content import header
 from probe.wire.values import Exchange
 
@@ -31,9 +31,6 @@ EVEN = 0.02
 
 FEWEST_TOKENS = 4
 """Tokens from which a duration per token says something."""
-
-_LINES = re.compile(rb"(?:^|[\r\n])data:[^\r\n]*")
-_ROWS = re.compile(rb"[^\n]*\S[^\n]*")
 
 Array = npt.NDArray[np.float64]
 
@@ -99,11 +96,7 @@ def _arrivals(exchange: Exchange, documents: int, *, broken: bool) -> Array | No
     """Return when each document of a stream was there; ``None`` where bytes and documents cannot be matched."""
     if not documents or header(exchange.response_headers, "content-encoding"):
         return None
-    body = exchange.response_body
-    if body.lstrip()[:1] == b"{":
-        ends = [found.end() for found in _ROWS.finditer(body)]
-    else:
-        ends = [found.end() for found in _LINES.finditer(body) if not found[0].endswith(b"[DONE]")]
+    ends = document_ends(exchange)
     if broken:
         ends = ends[:documents]  # the last one may have broken off
     if len(ends) != documents:

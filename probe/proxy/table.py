@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from probe.errors import ConfigError
+from probe.proxy.redact import environment_values
+from probe.proxy.signing import secret_variables, signing_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,14 @@ class Target:
             return None
         return self.auth_header, f"{self.auth_scheme} {key}".strip()
 
+    def secrets(self) -> list[str]:
+        """Return all values that authorize this route's requests now, whatever they are sent as."""
+        return [*environment_values([self.key_env]), *environment_values(secret_variables(self.sign_for))]
+
     def key_problem(self) -> str | None:
         """Return a sentence on why the key cannot be sent, or ``None`` where all is well."""
+        if self.sign_for is not None:
+            return signing_problem(self.sign_for, self.name, self.url)
         if not self.key_env or not self.auth_header:
             return None
         key = self.key()

@@ -26,6 +26,54 @@ Confidence = Literal["primary", "recorded", "unconfirmed"]
 """``primary``: official documentation, specification or the server's code; ``recorded``: a real sample from the wire;
 ``unconfirmed``: neither, so that nothing is decided by it."""
 
+TIMINGS = ("prompt", "generation", "inference", "queue", "total", "load", "first_token", "moderation")
+"""Durations on the server's side: reading the prompt, writing the answer, both together, waiting, all of it, loading
+the weights, until the first token, judging the content.
+"""
+
+COUNTS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "cached_tokens",
+    "native_prompt_tokens",
+)
+"""Numbers of tokens; the native ones are counted with the weights' own tokenizer where the others are not."""
+
+TOKEN_IDS = ("prompt_token_ids", "completion_token_ids")
+"""Lists of token ids, of the weights' own tokenizer."""
+
+OTHERS = (
+    "prompt_text",
+    "raw_text",
+    "upstream_request",
+    "logprobs",
+    "prompt_logprobs",
+    "provider",
+    "served_model",
+    "cloud_model",
+    "host",
+    "region",
+    "cost",
+    "cache",
+    "filter",
+    "guardrail",
+    "native_finish_reason",
+    "stop_reason",
+    "fingerprint",
+    "request_id",
+    "concurrent_requests",
+)
+"""Whatever else an answer may reveal: the prompt as the weights got it, the output before it was parsed, the body that
+a router sent on, who served it, what filters and guardrails say, what it cost, …
+"""
+
+REPORTED = (*TIMINGS, *COUNTS, *TOKEN_IDS, *OTHERS)
+"""All words for ``Report.means``."""
+
+UNITS: Mapping[str, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+"""Units of durations, in seconds."""
+
 _KEY_SETS = 500
 """Sets of keys that a backend remembers; a server that invents keys must not fill the memory."""
 
@@ -106,10 +154,41 @@ class ParameterMap:
 
 @dataclass(frozen=True, slots=True)
 class Describe:
-    """Where a server tells about itself, as paths below its root (the route's URL without ``/v1``)."""
+    """Where a server tells about itself, as paths below its root (the route's URL without ``/v1``).
 
-    models: str
+    Without ``models`` there is no list that could be asked.
+    """
+
+    models: str | None = None
     version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an answer reveals beside its text, and where.
+
+    ``field`` is a JMESPath expression into the documents, or ``header:NAME`` with a name in lower case; ``search`` is
+    the compiled path, ``keys`` are those that it may begin with (``None`` where that is not known).
+    ``means`` is one of ``REPORTED``; durations have a ``unit``. ``needs`` tells what makes it appear.
+    """
+
+    field: str
+    means: str
+    source: str
+    confidence: Confidence
+    unit: str | None = None
+    needs: str | None = None
+    search: Any = None
+    keys: frozenset[str] | None = None
+
+    @property
+    def header(self) -> str | None:
+        """The name of the header field, ``None`` for a path."""
+        return self.field.removeprefix(HEADER) if self.field.startswith(HEADER) else None
+
+
+HEADER = "header:"
+"""Prefix of a report's ``field`` that is a header field of the response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +285,7 @@ class Backend:
     signatures: tuple[Signature, ...] = ()
     canned: tuple[Canned, ...] = ()
     facts: tuple[Fact, ...] = ()
+    reports: tuple[Report, ...] = ()
     limits: Limits = field(default_factory=Limits)
     listing: Listing | None = None
 

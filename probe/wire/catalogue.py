@@ -5,8 +5,9 @@ a verdict about somebody.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +19,10 @@ from probe.errors import CatalogueError
 from probe.resources import data_folder
 from probe.traces.values import Sampling
 from probe.wire.backend import (
+    HEADER,
+    REPORTED,
+    TIMINGS,
+    UNITS,
     Auth,
     Author,
     Backend,
@@ -34,10 +39,11 @@ from probe.wire.backend import (
     Parameter,
     ParameterMap,
     Place,
+    Report,
     Signature,
 )
 from probe.wire.dialect import DIALECT_NAMES
-from probe.wire.paths import needed_keys
+from probe.wire.paths import first_keys, needed_keys
 from probe.wire.tables import Table
 
 __all__ = ["Backend", "backend_names", "load_backend", "read_backend"]
@@ -61,7 +67,9 @@ def load_backend(name: str, search: Path | None = None) -> Backend:
         # Names come from users' files: one with a separator must not lead out of the folder.
         if path.parent == folder and path.is_file():
             return read_backend(path)
-    raise CatalogueError(f"There is no backend {name!r}; there are: {', '.join(backend_names(search))}.")
+    near = get_close_matches(name.lower(), backend_names(search), n=3, cutoff=0.5)
+    hint = f"; near it are: {', '.join(near)}" if near else ""
+    raise CatalogueError(f"There is no backend {name!r}{hint}. `probe backends` lists all of them.")
 
 
 def _folders(search: Path | None) -> list[Path]:
@@ -109,32 +117,38 @@ def _findings(table: Table, path: Path) -> dict[str, Any]:
 
     The parts' signatures come first: what an upstream says of itself tells more than what a router makes of it.
     """
-    signatures: list[Signature] = []
-    canned: list[Canned] = []
-    facts: list[Fact] = []
-    for name in table.get("include", list, []):
-        if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
-            raise table.wrong("include", f"must be names of files in common/, not {name!r}")
-        part_path = path.parent / "common" / f"{name}.toml"
-        if not part_path.is_file():
-            part_path = data_folder("backends") / "common" / f"{name}.toml"
-        part = _open(part_path)
-        signatures += [_signature(entry) for entry in part.tables("signatures")]
-        canned += [_canned(entry) for entry in part.tables("canned")]
-        facts += [_fact(entry) for entry in part.tables("facts")]
-        part.done()
-    signatures += [_signature(entry) for entry in table.tables("signatures")]
-    canned += [_canned(entry) for entry in table.tables("canned")]
-    facts += [_fact(entry) for entry in table.tables("facts")]
+    found: dict[str, list[Any]] = {name: [] for name in _READERS}
+    for part in _parts(table, path, set()):
+        for name, read in _READERS.items():
+            found[name] += [read(entry) for entry in part.tables(name)]
+        if part is not table:
+            part.done()
     seen: set[str] = set()
-    for signature in signatures:
+    for signature in found["signatures"]:
         if signature.id in seen:
             raise table.wrong("signatures", f"has the id {signature.id!r} twice")
         seen.add(signature.id)
-    return {"signatures": tuple(signatures), "canned": tuple(canned), "facts": tuple(facts)}
+    return {name: tuple(entries) for name, entries in found.items()}
+
+
+def _parts(table: Table, path: Path, known: set[str]) -> Iterator[Table]:
+    """Yield the parts that a file includes, each once and with its own parts before it, and the file itself at last."""
+    for name in table.get("include", list, []):
+        if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+            raise table.wrong("include", f"must be names of files in common/, not {name!r}")
+        if name in known:
+            continue
+        known.add(name)
+        part_path = path.parent / "common" / f"{name}.toml"
+        if not part_path.is_file():
+            part_path = data_folder("backends") / "common" / f"{name}.toml"
+        yield from _parts(_open(part_path), path, known)
+    yield table
 
 
 def _describe(table: Table) -> Describe:
+    if "describe" not in table:
+        return Describe()
     entry = table.table("describe")
     describe = Describe(models=entry.text("models"), version=entry.get("version", str))
     entry.done()
@@ -202,6 +216,31 @@ def _fact(table: Table) -> Fact:
     return fact
 
 
+def _report(table: Table) -> Report:
+    means: str = table.choice("means", REPORTED)
+    field = table.text("field")
+    unit = table.choice("unit", UNITS) if "unit" in table else None
+    if (means in TIMINGS) != (unit is not None):
+        raise table.wrong("unit", "stands exactly beside durations" if unit else "is missing: s, ms, us or ns")
+    search, keys = None, None
+    if not field.startswith(HEADER):
+        compiled = _path(table, "field", field)
+        search, keys = compiled.search, first_keys(compiled.parsed)
+    elif field != field.lower() or not field.removeprefix(HEADER).strip():
+        raise table.wrong("field", "must name a header in lower case")
+    report = Report(field, means, table.text("source"), _confidence(table), unit, table.get("needs", str), search, keys)
+    table.done()
+    return report
+
+
+def _path(table: Table, key: str, path: str) -> Any:
+    try:
+        return jmespath.compile(path)
+    except JMESPathError as error:
+        first = str(error).splitlines()[0]
+        raise table.wrong(key, f"is not a JMESPath expression: {first}") from None
+
+
 def _canned(table: Table) -> Canned:
     place: Place = table.choice("place", get_args(Place)) if "place" in table else "whole"
     canned = Canned(table.text("text"), table.text("by"), table.text("source"), _confidence(table), place)
@@ -249,6 +288,15 @@ def _signature(table: Table) -> Signature:
     return signature
 
 
+_READERS: Mapping[str, Callable[[Table], Any]] = {
+    "signatures": _signature,
+    "canned": _canned,
+    "facts": _fact,
+    "reports": _report,
+}
+"""What backend files and shared parts both hold."""
+
+
 def _status(table: Table) -> tuple[int, ...]:
     if "status" not in table:
         return ()
@@ -262,11 +310,7 @@ def _status(table: Table) -> tuple[int, ...]:
 def _json(table: Table) -> tuple[JsonCondition, ...]:
     found = []
     for path in table.keys():  # noqa: SIM118 - a Table is no mapping
-        try:
-            compiled = jmespath.compile(path)
-        except JMESPathError as error:
-            first = str(error).splitlines()[0]
-            raise table.wrong(repr(path), f"is not a JMESPath expression: {first}") from None
+        compiled = _path(table, repr(path), path)
         pattern = table.compiled(path, table.get(path, str))
         found.append(JsonCondition(path, compiled.search, pattern, needed_keys(compiled.parsed)))
     return tuple(found)
@@ -276,7 +320,7 @@ def _check_sources(table: Table, backend: Backend) -> None:
     """Every claim about a server needs a fact that says where it was read."""
     claims: Mapping[str, Any] = {
         "auth": backend.auth,
-        "describe": backend.describe,
+        "describe": backend.describe != Describe(),
         "parameters": backend.parameters.by_name,
         "logprobs": backend.logprobs,
         "limits": backend.limits != Limits(),

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,7 +104,10 @@ class Collected:
         """Append tokens; one that cannot be read makes the whole list useless, for its places would be wrong."""
         if entries is None:
             return
-        read = [token_logprob(entry) for entry in entries] if isinstance(entries, list) else [None]
+        self.add_tokens([token_logprob(entry) for entry in entries] if isinstance(entries, list) else [None])
+
+    def add_tokens(self, read: Sequence[TokenLogprob | None]) -> None:
+        """Append tokens as they were read; ``None`` for one that could not be."""
         found = [entry for entry in read if entry is not None]
         if len(found) < len(read):
             self.logprobs_broken = True
@@ -112,6 +115,12 @@ class Collected:
         if found:
             self.logprobs = self.logprobs or []
             self.logprobs += found
+
+    def finish(self, native: str, words: Mapping[str, str]) -> None:
+        """Keep a dialect's own reason for the end, and what it is in OpenAI's words where these have one for it."""
+        if native:
+            self.native_finish_reason = native
+            self.finish_reason = words.get(native, native)
 
     def reading(self, exchange: Exchange) -> Reading:
         """Put the pieces together."""

@@ -19,6 +19,9 @@ DIALECT_NAMES = (
 )
 """All wire formats that there is code for; backend files may name these only."""
 
+ONE_TEXT = frozenset({"openai-completions", "ollama-generate"})
+"""Dialects whose request holds one text, for which a chat template has to write the conversation."""
+
 
 class Dialect(Protocol):
     """One wire format."""
@@ -50,6 +53,9 @@ class Dialect(Protocol):
         """Read a response. Never raises: what cannot be read is a state, with a sentence in ``problems``."""
         ...
 
-    def read_request(self, body: bytes) -> RequestReading:
-        """Read a request body of any client. Raises ``WireError`` where it is no request of this dialect."""
+    def read_request(self, body: bytes, path: str = "") -> RequestReading:
+        """Read a request body of any client. Raises ``WireError`` where it is no request of this dialect.
+
+        ``path`` is the path or the URL that it went to: some dialects name the model there, and whether to stream.
+        """
         ...

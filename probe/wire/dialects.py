@@ -3,11 +3,27 @@
 from collections.abc import Mapping
 
 from probe.errors import CatalogueError
+from probe.wire.anthropic_messages import AnthropicMessages
+from probe.wire.bedrock_converse import BedrockConverse
 from probe.wire.dialect import Dialect
+from probe.wire.gemini import Gemini
 from probe.wire.ollama_chat import OllamaChat
+from probe.wire.ollama_generate import OllamaGenerate
 from probe.wire.openai_chat import OpenAiChat
+from probe.wire.openai_completions import OpenAiCompletions
+from probe.wire.openai_responses import OpenAiResponses
 
-_DIALECTS: Mapping[str, Dialect] = {speaks.name: speaks for speaks in (OpenAiChat(), OllamaChat())}
+_ALL: tuple[Dialect, ...] = (
+    OpenAiChat(),
+    OpenAiCompletions(),
+    OpenAiResponses(),
+    OllamaChat(),
+    OllamaGenerate(),
+    AnthropicMessages(),
+    Gemini(),
+    BedrockConverse(),
+)
+_DIALECTS: Mapping[str, Dialect] = {speaks.name: speaks for speaks in _ALL}
 
 
 def dialect(name: str) -> Dialect:

@@ -99,6 +99,12 @@ def text_field(source: Mapping[str, Any], key: str, problems: Problems) -> str:
     return ""
 
 
+def kind_of(source: Mapping[str, Any]) -> str:
+    """Return the ``type`` of an object; empty where it has none, or one that is no text."""
+    value = source.get("type")
+    return value if isinstance(value, str) else ""
+
+
 def count_field(source: Mapping[str, Any], key: str, problems: Problems) -> int | None:
     """Return a number of things; ``None`` where it is absent, null or (a problem) no whole number from 0 on."""
     value = source.get(key)

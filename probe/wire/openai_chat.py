@@ -5,21 +5,21 @@ completions); ``tools/server/README.md`` of llama.cpp; ``vllm/entrypoints/openai
 OpenRouter API reference (streaming, errors and debugging).
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from probe.traces.values import Trace
 from probe.wire.backend import Backend
-from probe.wire.building import additions, checked_logprobs, encode, messages_of
-from probe.wire.collecting import Collected, body_of, content_type, decoded_text, error_message, missing, read_whole
-from probe.wire.fields import Problems, count_field, number_field, table, text_field
+from probe.wire.building import additions, checked_logprobs, encode, messages_of, placed
+from probe.wire.collecting import Collected, body_of, decoded_text, error_message, missing, read_whole
+from probe.wire.fields import table, text_field
 from probe.wire.framing import SseEvent, SseParser, plain_events
+from probe.wire.openai_envelope import choices_of, read_envelope, read_error, read_finish
 from probe.wire.pieces import Piece
 from probe.wire.requests import read_openai_request
-from probe.wire.values import BuiltRequest, Exchange, Reading, RequestReading, Usage
+from probe.wire.streams import check_encoding, is_event_stream
+from probe.wire.values import BuiltRequest, Exchange, Reading, RequestReading
 
-_STREAM_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
 _REASONING = ("reasoning", "reasoning_content", "thinking")
 """Fields for reasoning: vLLM, Ollama, Groq and OpenRouter; DeepSeek and its followers; Mistral. Some send two with the
 same text, so the first that is there counts."""
@@ -43,7 +43,7 @@ class OpenAiChat:
     ) -> BuiltRequest:
         """Build the request of a trace; see ``Dialect.build``."""
         sampling, dropped = backend.parameters.to_wire(trace.sampling)
-        body: dict[str, Any] = {"model": model, "messages": messages_of(trace), **sampling, "stream": stream}
+        body = {"model": model, "messages": messages_of(trace), **placed(sampling), "stream": stream}
         if stream:
             body["stream_options"] = {"include_usage": True}
         asked, dropped = checked_logprobs(logprobs, backend, dropped)
@@ -51,7 +51,7 @@ class OpenAiChat:
             body |= {"logprobs": True, "top_logprobs": asked}
         return BuiltRequest("/chat/completions", encode(additions(body, backend, request, stream=stream)), dropped)
 
-    def read_request(self, body: bytes) -> RequestReading:
+    def read_request(self, body: bytes, path: str = "") -> RequestReading:  # noqa: ARG002 - the body says all
         """Read a request body; see ``Dialect.read_request``."""
         return read_openai_request(body)
 
@@ -61,25 +61,12 @@ class OpenAiChat:
             return missing(exchange)
         collected = Collected()
         data = body_of(exchange, collected.problems)
-        if _is_stream(exchange, data, collected.problems):
+        if is_event_stream(exchange, data, collected.problems):
             _read_stream(data, collected)
         else:
             for document in read_whole(decoded_text(data, collected.problems), collected, exchange):
                 _read_document(document, collected)
         return collected.reading(exchange)
-
-
-def _is_stream(exchange: Exchange, data: bytes, problems: Problems) -> bool:
-    declared = content_type(exchange)
-    looks_json = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in {b"{", b"["}
-    if declared == "text/event-stream":
-        if looks_json:
-            problems.add("a JSON body under the content type of an event stream")
-        return not looks_json
-    if looks_json or not _STREAM_START.match(data):
-        return False
-    problems.add(f"an event stream under the content type {declared[:60]!r}")
-    return True
 
 
 def _read_stream(data: bytes, collected: Collected) -> None:
@@ -91,8 +78,7 @@ def _read_stream(data: bytes, collected: Collected) -> None:
             _read_event(event, collected)
     else:
         _read_plain(plain, collected)
-    if b"\xef\xbf\xbd" not in data and any("\ufffd" in piece for piece in collected.text):
-        collected.problems.add("the body is not UTF-8 throughout")
+    check_encoding(data, collected)
 
 
 def _read_plain(events: list[str], collected: Collected) -> None:
@@ -127,94 +113,15 @@ def _read_event(event: SseEvent, collected: Collected) -> None:
 
 
 def _read_document(document: Mapping[str, Any], collected: Collected) -> None:
-    _read_envelope(document, collected)
-    _read_error(document, collected)
-    choices = document.get("choices")
-    if not isinstance(choices, list):
-        if choices is not None:
-            collected.problems.add("choices is no list")
-        return
-    collected.completion = True
-    for choice in choices:
-        if not isinstance(choice, dict):
-            collected.problems.add("a choice is no object")
-        elif choice.get("index") in (None, 0):
-            _read_choice(choice, collected)
-        else:
-            collected.problems.add("more than one choice; the first is read")
-
-
-def _read_envelope(document: Mapping[str, Any], collected: Collected) -> None:
-    problems = collected.problems
-    # A stream says all of this again with every piece: what is known already needs no second look.
-    for key, attribute in _NAMES:
-        name = document.get(key)
-        if name is not None and name != getattr(collected, attribute):
-            collected.name(attribute, text_field(document, key, problems))
-    # vLLM sets the fingerprint on the last chunk only.
-    if document.get("system_fingerprint") is not None:
-        collected.fingerprint = text_field(document, "system_fingerprint", problems) or collected.fingerprint
-    usage = document.get("usage")
-    if isinstance(usage, dict):
-        details = table(usage.get("completion_tokens_details"))
-        collected.merge_usage(
-            Usage(
-                prompt_tokens=count_field(usage, "prompt_tokens", problems),
-                completion_tokens=count_field(usage, "completion_tokens", problems),
-                reasoning_tokens=count_field(details, "reasoning_tokens", problems),
-            )
-        )
-    elif usage is not None:
-        problems.add("usage is no object")
-    _read_timings(document, collected)
-
-
-_NAMES = (("model", "model"), ("id", "response_id"), ("provider", "provider"))
-_TIMINGS: Mapping[str, Mapping[str, str]] = {
-    # llama.cpp (result_timings) and vLLM (--enable-per-request-metrics), both in milliseconds.
-    "timings": {"prompt_ms": "prompt", "predicted_ms": "generation"},
-    "metrics": {"queue_time_ms": "queue", "generation_time_ms": "generation"},
-}
-
-
-def _read_timings(document: Mapping[str, Any], collected: Collected) -> None:
-    for block, names in _TIMINGS.items():
-        if block not in document:
-            continue
-        for key, name in names.items():
-            milliseconds = number_field(table(document[block]), key, collected.problems)
-            if milliseconds is not None:
-                collected.timings[name] = milliseconds / 1000
-
-
-def _read_error(document: Mapping[str, Any], collected: Collected) -> None:
-    """Find a reported error in every shape that servers use under any status."""
-    if document.get("error"):
-        collected.fail(error_message(document["error"]))
-    elif "base_resp" in document and table(document["base_resp"]).get("status_code"):
-        # MiniMax: HTTP 200 and an own status
-        base = table(document["base_resp"])
-        collected.fail(f"{base.get('status_msg') or 'no message'} ({base['status_code']})")
-    elif "choices" not in document:
-        # FastAPI's {"detail": …}, old vLLM's {"object": "error"}, SiliconFlow's {"code": …, "message": …}, and Kong's
-        # plain {"message": …}; the usual envelope of a chunk has neither.
-        words = document.get("detail") or document.get("message") or document.get("error_msg")
-        if words:
-            collected.fail(error_message(words))
+    read_envelope(document, collected)
+    read_error(document, collected)
+    for choice in choices_of(document, collected):
+        _read_choice(choice, collected)
 
 
 def _read_choice(choice: Mapping[str, Any], collected: Collected) -> None:
     problems = collected.problems
-    if choice.get("error"):
-        collected.fail(error_message(choice["error"]))
-    if choice.get("finish_reason") is not None:
-        finish = text_field(choice, "finish_reason", problems)
-        collected.finish_reason = finish or collected.finish_reason
-        if finish == "error":
-            collected.fail("the generation ended with an error")
-    if choice.get("native_finish_reason") is not None:
-        native = text_field(choice, "native_finish_reason", problems)
-        collected.native_finish_reason = native or collected.native_finish_reason
+    read_finish(choice, collected)
     logprobs = choice.get("logprobs")
     if isinstance(logprobs, dict):
         collected.add_logprobs(logprobs.get("content"))

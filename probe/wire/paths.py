@@ -32,6 +32,21 @@ def needed_keys(parsed: Node) -> tuple[frozenset[str], ...] | None:
     return None if frozenset() in found else found
 
 
+def first_keys(parsed: Node) -> frozenset[str] | None:
+    """Return the keys, one of which a document must have at its top for an expression to find anything in it.
+
+    ``None`` where that is not known.
+    """
+    if any(node["type"] in _MAKES_VALUES for node in _nodes(parsed)):
+        return None
+    if parsed["type"] in _CHAINS:
+        return first_keys(parsed["children"][0])
+    if parsed["type"] == "or_expression":
+        found = [first_keys(child) for child in parsed["children"]]
+        return None if None in found else frozenset[str]().union(*(keys for keys in found if keys is not None))
+    return frozenset({str(parsed["value"])}) if parsed["type"] == "field" else None
+
+
 def keys_of(document: Any) -> set[str]:
     """Return the keys of all objects in a document that have a value."""
     found: set[str] = set()

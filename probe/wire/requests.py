@@ -1,6 +1,7 @@
 """Reads request bodies of any client: the conversation, the sampling parameters, and whatever else may matter."""
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from probe.errors import WireError
@@ -10,7 +11,7 @@ from probe.wire.values import RequestReading
 
 _ROLES: Mapping[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
-_SAMPLING: Mapping[str, str] = {
+SPELLINGS: Mapping[str, str] = {
     "temperature": "temperature",
     "top_p": "top_p",
     "top_k": "top_k",
@@ -58,53 +59,73 @@ _SWITCHES: Mapping[str, Any] = {
 
 def read_openai_request(body: bytes) -> RequestReading:
     """Read a body of ``/chat/completions``. Raises ``WireError``."""
-    document = _document(body)
-    return _reading(document, document, stream=False)
+    document = document_of(body, list_of="messages")
+    return _chat(document, document, stream=False)
 
 
 def read_ollama_request(body: bytes) -> RequestReading:
     """Read a body of ``/api/chat``. Raises ``WireError``."""
-    document = _document(body)
-    reading = _reading(document, table(document.get("options")), stream=True)
-    options = [
-        f"options.{key}"
-        for key in table(document.get("options"))
-        if key not in _HARMLESS_OPTIONS and key not in _SAMPLING
-    ]
+    document = document_of(body, list_of="messages")
+    reading = _chat(document, table(document.get("options")), stream=True)
     return RequestReading(
-        reading.model, reading.messages, reading.sampling, reading.stream, (*reading.extra, *map(clean, options))
+        reading.model, reading.messages, reading.sampling, reading.stream, (*reading.extra, *spare_options(document))
     )
 
 
-def _document(body: bytes) -> Mapping[str, Any]:
+def document_of(body: bytes, *, list_of: str | None = None) -> Mapping[str, Any]:
+    """Return the object that a request body is. Raises ``WireError``, also where the list ``list_of`` is missing."""
     try:
         document = parse(body.decode("utf-8-sig"))
     except (NotJson, UnicodeDecodeError) as error:
         raise WireError(f"The request body is not JSON: {error}.") from None
     if not isinstance(document, dict):
         raise WireError("The request body is JSON but no object.")
-    if not isinstance(document.get("messages"), list) or not document["messages"]:
-        raise WireError("The request body has no list of messages.")
+    if list_of is not None and (not isinstance(document.get(list_of), list) or not document[list_of]):
+        raise WireError(f"The request body has no list of {list_of}.")
     return document
 
 
-def _reading(document: Mapping[str, Any], parameters: Mapping[str, Any], *, stream: bool) -> RequestReading:
+def _chat(document: Mapping[str, Any], parameters: Mapping[str, Any], *, stream: bool) -> RequestReading:
     extra: list[str] = []
-    messages = tuple(_message(number, entry, extra.append) for number, entry in enumerate(document["messages"]))
-    sampling = _sampling(parameters, extra.append)
-    spellings = _SAMPLING if parameters is document else {}
-    for key, value in document.items():
-        harmless = key in _HARMLESS or key in spellings or (key in _SWITCHES and value == _SWITCHES[key])
-        if not harmless and value not in (None, [], {}) and not _disabled_plugins(key, value):
-            extra.append(clean(key))
-    model, asked = document.get("model"), document.get("stream")
+    messages = tuple(turn(f"messages[{n}]", entry, extra.append) for n, entry in enumerate(document["messages"]))
+    sampling = sampling_of(parameters, extra.append)
+    known = SPELLINGS.keys() if parameters is document else frozenset[str]()
+    extra += spare_keys(document, known)
     return RequestReading(
-        model=clean(model) if isinstance(model, str) else None,
+        model=model_of(document),
         messages=messages,
         sampling=sampling,
-        stream=asked if isinstance(asked, bool) else stream,
+        stream=stream_of(document, default=stream),
         extra=tuple(dict.fromkeys(extra)),
     )
+
+
+def spare_keys(document: Mapping[str, Any], known: AbstractSet[str]) -> list[str]:
+    """Return the keys of a body that may change what the model sees, besides those that its reader knows."""
+    found = []
+    for key, value in document.items():
+        harmless = key in _HARMLESS or key in known or (key in _SWITCHES and value == _SWITCHES[key])
+        if not harmless and value not in (None, [], {}) and not _disabled_plugins(key, value):
+            found.append(clean(key))
+    return found
+
+
+def spare_options(document: Mapping[str, Any]) -> list[str]:
+    """Return Ollama's options that are neither sampling parameters nor about the machine."""
+    options = table(document.get("options"))
+    return [f"options.{clean(key)}" for key in options if key not in _HARMLESS_OPTIONS and key not in SPELLINGS]
+
+
+def model_of(document: Mapping[str, Any]) -> str | None:
+    """Return the model that a body names."""
+    model = document.get("model")
+    return clean(model) if isinstance(model, str) else None
+
+
+def stream_of(document: Mapping[str, Any], *, default: bool) -> bool:
+    """Return whether a body asks for a stream."""
+    asked = document.get("stream")
+    return asked if isinstance(asked, bool) else default
 
 
 def _disabled_plugins(key: str, value: Any) -> bool:
@@ -112,22 +133,28 @@ def _disabled_plugins(key: str, value: Any) -> bool:
     return key == "plugins" and isinstance(value, list) and all(table(p).get("enabled") is False for p in value)
 
 
-def _message(number: int, entry: Any, extra: Callable[[str], None]) -> Message:
-    place = f"messages[{number}]"
+def turn(
+    place: str, entry: Any, extra: Callable[[str], None], roles: Mapping[str, Role] = _ROLES, key: str = "content"
+) -> Message:
+    """Read one message, whose text or parts stand under ``key``; what a reader cannot know goes to ``extra``.
+
+    Raises ``WireError`` where it is no object.
+    """
     if not isinstance(entry, dict):
         raise WireError(f"The request's {place} is no object.")
-    role = _ROLES.get(entry["role"]) if isinstance(entry.get("role"), str) else None
+    role = roles.get(entry["role"]) if isinstance(entry.get("role"), str) else None
     if role is None or entry["role"] == "developer":
         extra(f"{place}.role")
-    for key, value in entry.items():
-        if key not in {"role", "content"} and value not in (None, [], {}):
-            extra(clean(f"{place}.{key}"))
-    return Message(role or "user", clean(_content(place, entry.get("content"), extra)))
+    for name, value in entry.items():
+        if name not in {"role", key} and value not in (None, [], {}):
+            extra(clean(f"{place}.{name}"))
+    return Message(role or "user", text_of(f"{place}.{key}", entry.get(key), extra))
 
 
-def _content(place: str, content: Any, extra: Callable[[str], None]) -> str:
+def text_of(place: str, content: Any, extra: Callable[[str], None]) -> str:
+    """Return a text, or the texts of a list of parts joined; anything else is named in ``extra``."""
     if isinstance(content, str):
-        return content
+        return clean(content)
     if isinstance(content, list):
         texts = []
         for part in content:
@@ -135,16 +162,19 @@ def _content(place: str, content: Any, extra: Callable[[str], None]) -> str:
             if isinstance(words, str):
                 texts.append(words)
             else:
-                extra(f"{place}.content")
-        return "".join(texts)
+                extra(place)
+        return clean("".join(texts))
     if content is not None:
-        extra(f"{place}.content")
+        extra(place)
     return ""
 
 
-def _sampling(parameters: Mapping[str, Any], extra: Callable[[str], None]) -> dict[str, Any]:
+def sampling_of(
+    parameters: Mapping[str, Any], extra: Callable[[str], None], spellings: Mapping[str, str] = SPELLINGS
+) -> dict[str, Any]:
+    """Return sampling parameters under the names of ``Sampling``; values that are none are named in ``extra``."""
     found: dict[str, Any] = {}
-    for key, name in _SAMPLING.items():
+    for key, name in spellings.items():
         value = parameters.get(key)
         if value is None:
             continue

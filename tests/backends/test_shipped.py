@@ -2,12 +2,14 @@
 
 Samples lie in ``samples/<file of the signature>/<id>.json``: ``{"matches": […], "near_misses": […]}``, each entry a
 response with ``status``, ``headers`` and a JSON ``body`` or the ``events`` of a stream. Shapes are those of the
-documents and recordings that the signatures name as their sources; the texts are harmless.
+documents and recordings that the signatures name as their sources; the texts are harmless. Each is read in the dialect
+of every backend that has the signature; an entry with ``dialects`` in those only.
 """
 
 import json
 import tomllib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +25,25 @@ from tests.kit import JSON, SSE, completion, delta, make_exchange, sse
 
 SAMPLES = Path(__file__).parent / "samples"
 FILES = sorted([*data_folder("backends").glob("*.toml"), *data_folder("backends").glob("common/*.toml")])
-SIGNATURES = [
-    (path.stem, signature["id"])
-    for path in FILES
-    for signature in tomllib.loads(path.read_text()).get("signatures", [])
-]
-PAIRS = [(name, signature) for name in backend_names() for signature in load_backend(name).signatures]
+RAW = {path: tomllib.loads(path.read_text(encoding="utf-8")).get("signatures", []) for path in FILES}
+SIGNATURES = [(path.stem, signature["id"]) for path, signatures in RAW.items() for signature in signatures]
+PARTS = {name: part for part, name in SIGNATURES}
+SIGNING = [name for name in backend_names() if load_backend(name).signatures]
+CHATS = [name for name in SIGNING if load_backend(name).dialect == "openai-chat"]
+ANY_CHAT = ["openai", "openrouter", "litellm"]
+"""Backends behind which anybody may stand."""
+
+UPSTREAMS = set(tomllib.loads((data_folder("backends") / "common" / "upstreams.toml").read_text())["include"])
 
 
+@cache
 def sample(part: str, name: str) -> dict[str, list[dict[str, Any]]]:
     loaded: dict[str, list[dict[str, Any]]] = json.loads((SAMPLES / part / f"{name}.json").read_text(encoding="utf-8"))
     return loaded
 
 
 def exchange_of(entry: dict[str, Any]) -> Exchange:
-    assert set(entry) <= {"status", "headers", "body", "events"}
+    assert set(entry) <= {"status", "headers", "body", "events", "dialects"}
     extra = tuple(entry.get("headers", {}).items())
     if "events" in entry:
         return make_exchange(
@@ -46,14 +52,16 @@ def exchange_of(entry: dict[str, Any]) -> Exchange:
     return make_exchange(status=entry["status"], response_headers=(*JSON, *extra), response_body=entry["body"])
 
 
+def entries_for(dialect_name: str, part: str, name: str, kind: str) -> list[dict[str, Any]]:
+    """Return the entries that can be told in a dialect; Bedrock's streams are no event streams."""
+    entries = [e for e in sample(part, name)[kind] if dialect_name in e.get("dialects", [dialect_name])]
+    return [e for e in entries if "body" in e] if dialect_name == "bedrock-converse" else entries
+
+
 def matches(backend_name: str, exchange: Exchange) -> dict[str, Match]:
     backend = load_backend(backend_name)
     reading = dialect(backend.dialect).read(exchange)
     return {match.signature: match for match in match_signatures(backend, exchange, reading)}
-
-
-def part_of(signature: Signature) -> str:
-    return next(part for part, name in SIGNATURES if name == signature.id)
 
 
 def test_ids_are_unique_over_all_files() -> None:
@@ -75,35 +83,56 @@ def test_there_are_no_samples_without_a_signature() -> None:
 
 
 def test_every_shared_part_is_included_somewhere() -> None:
-    assert {name for _, name in SIGNATURES} == {signature.id for _, signature in PAIRS}
+    included = {signature.id for name in SIGNING for signature in load_backend(name).signatures}
+    assert {name for _, name in SIGNATURES} == included
 
 
-@pytest.mark.parametrize(("name", "signature"), PAIRS, ids=lambda value: getattr(value, "id", value))
-def test_samples_match(name: str, signature: Signature) -> None:
-    for entry in sample(part_of(signature), signature.id)["matches"]:
-        found = matches(name, exchange_of(entry))
-        assert signature.id in found, entry
-        match = found[signature.id]
-        assert match.exhibit.split("\n")[0] == f"HTTP {entry['status']}"
-        assert match.layer == signature.layer
-        assert match.mechanism in {signature.mechanism, signature.with_text}
+@pytest.mark.parametrize("name", SIGNING)
+def test_samples_match(name: str) -> None:
+    for signature in load_backend(name).signatures:
+        entries = entries_for(load_backend(name).dialect, PARTS[signature.id], signature.id, "matches")
+        assert entries, signature.id
+        for entry in entries:
+            found = matches(name, exchange_of(entry))
+            assert signature.id in found, (signature.id, entry)
+            match = found[signature.id]
+            assert match.exhibit.split("\n")[0] == f"HTTP {entry['status']}"
+            assert match.layer == signature.layer
+            assert match.mechanism in {signature.mechanism, signature.with_text}
 
 
-@pytest.mark.parametrize(("name", "signature"), PAIRS, ids=lambda value: getattr(value, "id", value))
-def test_near_misses_do_not_match(name: str, signature: Signature) -> None:
-    for entry in sample(part_of(signature), signature.id)["near_misses"]:
-        assert signature.id not in matches(name, exchange_of(entry)), entry
+@pytest.mark.parametrize("name", SIGNING)
+def test_near_misses_do_not_match(name: str) -> None:
+    for signature in load_backend(name).signatures:
+        for entry in entries_for(load_backend(name).dialect, PARTS[signature.id], signature.id, "near_misses"):
+            assert signature.id not in matches(name, exchange_of(entry)), (signature.id, entry)
 
 
-@pytest.mark.parametrize("name", ["openai", "openrouter"])
+def said(dialect_name: str, text: str) -> dict[str, Any]:
+    """Return an ordinary answer with this text in one of the dialects."""
+    if dialect_name == "anthropic-messages":
+        content = [{"type": "text", "text": text}]
+        usage = {"input_tokens": 5, "output_tokens": 3}
+        return {"type": "message", "model": "m", "content": content, "stop_reason": "end_turn", "usage": usage}
+    if dialect_name == "gemini":
+        content_of = {"role": "model", "parts": [{"text": text}]}
+        return {"candidates": [{"index": 0, "content": content_of, "finishReason": "STOP"}]}
+    if dialect_name == "bedrock-converse":
+        message = {"role": "assistant", "content": [{"text": text}]}
+        return {"output": {"message": message}, "stopReason": "end_turn", "metrics": {"latencyMs": 900}}
+    return completion(text)
+
+
+@pytest.mark.parametrize("name", [*ANY_CHAT, "anthropic", "gemini", "bedrock"])
 def test_a_model_that_quotes_every_sample_is_not_taken_for_a_platform(name: str) -> None:
+    speaks = load_backend(name).dialect
     for part, signature in SIGNATURES:
         for entry in sample(part, signature)["matches"]:
             quoted = json.dumps(entry.get("body", entry.get("events")), ensure_ascii=False)
-            whole = make_exchange(response_body=completion(quoted))
-            body = sse(delta(quoted[:7]), delta(quoted[7:]), delta(finish_reason="stop"))
-            assert matches(name, whole) == {}
-            assert matches(name, make_exchange(response_body=body, response_headers=SSE)) == {}
+            assert matches(name, make_exchange(response_body=said(speaks, quoted))) == {}
+            if speaks == "openai-chat":
+                body = sse(delta(quoted[:7]), delta(quoted[7:]), delta(finish_reason="stop"))
+                assert matches(name, make_exchange(response_body=body, response_headers=SSE)) == {}
 
 
 ECHOES: dict[str, Callable[[Any, str], Any]] = {
@@ -150,7 +179,7 @@ def authors(backend: str, status: int, body: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", ECHOES)
-@pytest.mark.parametrize("name", ["openai", "openrouter"])
+@pytest.mark.parametrize("name", ANY_CHAT)
 def test_what_an_error_echoes_accuses_nobody(name: str, kind: str) -> None:
     for part, signature in SIGNATURES:
         for entry in sample(part, signature)["matches"]:
@@ -160,14 +189,14 @@ def test_what_an_error_echoes_accuses_nobody(name: str, kind: str) -> None:
                 assert authors(name, 200, echo) <= {"unknown"}, signature
 
 
-CUTTING = [(name, signature) for name, signature in PAIRS if signature.with_text]
+CUTTING = [(name, signature) for name in CHATS for signature in load_backend(name).signatures if signature.with_text]
 
 
 @pytest.mark.parametrize(("name", "signature"), CUTTING, ids=lambda value: getattr(value, "id", value))
 def test_what_ends_an_answer_after_some_text_cut_it(name: str, signature: Signature) -> None:
     """The same sample as an event: alone it is a block, after a piece of text it is a cut."""
     found = set()
-    for entry in sample(part_of(signature), signature.id)["matches"]:
+    for entry in entries_for("openai-chat", PARTS[signature.id], signature.id, "matches"):
         for event in [entry["body"]] if "body" in entry else entry["events"]:
             for before in ([], [delta("The first words")]):
                 exchange = make_exchange(response_body=sse(*before, event), response_headers=SSE)
@@ -185,7 +214,7 @@ def texts_in(value: Any) -> list[str]:
     return [text for entry in entries for text in texts_in(entry)]
 
 
-@pytest.mark.parametrize("name", ["openai", "openrouter"])
+@pytest.mark.parametrize("name", ANY_CHAT)
 def test_the_words_of_a_block_in_a_prompt_that_is_echoed_accuse_nobody(name: str) -> None:
     samples = [entry for part, s in SIGNATURES for entry in sample(part, s)["matches"]]
     for status, text in {(entry["status"], text) for entry in samples for text in texts_in(entry) if " " in text}:
@@ -196,7 +225,7 @@ def test_the_words_of_a_block_in_a_prompt_that_is_echoed_accuse_nobody(name: str
 
 
 @pytest.mark.parametrize("kind", ORDINARY)
-@pytest.mark.parametrize("name", ["openai", "openrouter"])
+@pytest.mark.parametrize("name", ANY_CHAT)
 def test_ordinary_errors_are_no_blocks(name: str, kind: str) -> None:
     statuses = {entry["status"] for part, s in SIGNATURES for entry in sample(part, s)["matches"]}
     for status in sorted(statuses | {401, 402, 404, 408, 429, 500, 502, 503, 529}):
@@ -208,7 +237,7 @@ def test_gateways_wrap_each_other_many_times() -> None:
     """Nested error strings: OpenRouter around OpenRouter around LiteLLM around the host's own words."""
     for part, name in SIGNATURES:
         for entry in sample(part, name)["matches"]:
-            if part != "upstreams" or entry["status"] < 400 or "error" not in entry.get("body", {}):
+            if part not in UPSTREAMS or entry["status"] < 400 or "error" not in entry.get("body", {}):
                 continue
             inner = json.dumps(entry["body"], ensure_ascii=False)
             if name not in {"http-451", "azure-prompt-annotation"}:  # their status is part of them
@@ -222,17 +251,13 @@ def test_gateways_wrap_each_other_many_times() -> None:
 
 
 def raw_signature(name: str) -> dict[str, Any]:
-    return next(
-        signature
-        for path in FILES
-        for signature in tomllib.loads(path.read_text(encoding="utf-8")).get("signatures", [])
-        if signature["id"] == name
-    )
+    return next(signature for signatures in RAW.values() for signature in signatures if signature["id"] == name)
 
 
-@pytest.mark.parametrize("name", ["llamacpp", "vllm", "ollama"])
-def test_local_servers_have_no_signatures(name: str) -> None:
-    assert load_backend(name).signatures == ()
+def test_local_servers_have_no_signatures() -> None:
+    local = {name for name in backend_names() if load_backend(name).kind == "local"}
+    assert local == {"llamacpp", "lmstudio", "ollama", "ollama-generate", "sglang", "tgi", "vllm"}
+    assert local.isdisjoint(SIGNING)
 
 
 CANNED = [(name, canned) for name in backend_names() for canned in load_backend(name).canned]
@@ -240,25 +265,26 @@ CANNED = [(name, canned) for name in backend_names() for canned in load_backend(
 
 @pytest.mark.parametrize(("name", "canned"), CANNED, ids=lambda value: getattr(value, "text", value)[:40])
 def test_canned_texts_are_mentioned_and_accuse_nobody(name: str, canned: Canned) -> None:
+    def told(text: str) -> dict[str, Match]:
+        return matches(name, make_exchange(response_body=said(load_backend(name).dialect, text)))
+
     for text in (canned.text, f" {canned.text.rstrip('.')}\n"):
-        (found,) = matches(name, make_exchange(response_body=completion(text))).values()
+        (found,) = told(text).values()
         assert (found.author, found.source) == ("unknown", canned.source)
         assert canned.by in found.sentence
-    within = matches(name, make_exchange(response_body=completion(f"They said: {canned.text} Is that so?")))
-    assert within == {}
-    after = matches(name, make_exchange(response_body=completion(f"An answer.\n{canned.text}")))
-    assert bool(after) == (canned.place == "end")
+    assert told(f"They said: {canned.text} Is that so?") == {}
+    assert bool(told(f"An answer.\n{canned.text}")) == (canned.place == "end")
 
 
 @pytest.mark.parametrize("text", ["I'm sorry, but I can't assist with that request.", "I can't help with that.", ""])
 def test_what_models_usually_say_is_not_canned(text: str) -> None:
-    for name in ("openai", "openrouter"):
-        assert matches(name, make_exchange(response_body=completion(text))) == {}
+    for name in SIGNING:
+        assert matches(name, make_exchange(response_body=said(load_backend(name).dialect, text))) == {}
 
 
 def test_every_sentence_reads_as_one() -> None:
-    for _, signature in PAIRS:
-        assert signature.sentence.endswith(".")
+    for name in SIGNING:
+        assert all(signature.sentence.endswith(".") for signature in load_backend(name).signatures)
 
 
 def test_what_leads_each_answer_is_the_most_telling() -> None:

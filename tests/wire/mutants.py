@@ -1,5 +1,6 @@
 """Genuine responses and requests, and mutants of them: of their JSON nodes, framing, bytes and headers."""
 
+import contextlib
 import copy
 import gzip
 import json
@@ -13,8 +14,10 @@ from typing import Any, Literal
 import brotli
 import zstandard
 
+from probe.wire.eventstream import EventStreamParser, looks_like_messages
 from probe.wire.values import ExchangeState, HeaderPairs
 from tests.kit import JSON, NDJSON, SSE, completion, delta, ndjson, sse
+from tests.wire.dialects_kit import AWS, REQUEST_BODIES, genuine, message
 from tests.wire.strategies import KEYS
 
 SAMPLES = Path(__file__).resolve().parent.parent / "backends" / "samples"
@@ -38,7 +41,7 @@ class Input:
 
 
 def seeds() -> list[Input]:
-    """Return what genuine traffic looks like: the samples of the signatures, and whole answers of both dialects."""
+    """Return what genuine traffic looks like: the samples of the signatures, and whole answers of all dialects."""
     found = []
     for path in sorted(SAMPLES.glob("*/*.json")):
         sample = json.loads(path.read_text(encoding="utf-8"))
@@ -49,7 +52,8 @@ def seeds() -> list[Input]:
             else:
                 body = json.dumps(entry["body"]).encode()
                 found.append(Input("response", body, entry["status"], (*JSON, *extra)))
-    return [*found, *_answers(), *_requests()]
+    whole = [Input("response", body, 200, headers) for body, headers in genuine()]
+    return [*found, *whole, *_answers(), *_requests()]
 
 
 def _answers() -> list[Input]:
@@ -103,6 +107,7 @@ def _requests() -> list[Input]:
         {"model": "toy", "messages": messages, "temperature": 0.7, "top_k": -1, "max_tokens": 9, "seed": 1},
         {"model": "toy", "messages": messages, "options": {"num_predict": 9, "mirostat": 1}, "think": False},
         {"messages": messages, "plugins": [{"id": "x", "enabled": False}], "transforms": [], "stream": True},
+        *(body for _, body in REQUEST_BODIES),
     ]
     return [Input("request", json.dumps(body).encode()) for body in bodies for _ in range(3)]
 
@@ -129,6 +134,23 @@ def _nodes(rng: random.Random, given: Input, genuine: Sequence[Input]) -> Input:
         value = _changed(rng, value)
     lines[at] = mark + json.dumps(value, ensure_ascii=rng.random() < 0.5)
     return given.with_body("\n".join(lines).encode("utf-8", "surrogatepass"))
+
+
+def _messages(rng: random.Random, given: Input, genuine: Sequence[Input]) -> Input:
+    """Change the payloads and headers of an AWS event stream, with checksums that are right again."""
+    if not looks_like_messages(given.body):
+        return _nodes(rng, given, genuine)
+    body = b""
+    for found in EventStreamParser().feed(given.body):
+        payload, headers = found.payload, dict(found.headers)
+        if rng.random() < 0.4:
+            with contextlib.suppress(ValueError, RecursionError):
+                changed = json.dumps(_changed(rng, json.loads(payload)))
+                payload = changed.encode("utf-8", "surrogatepass")
+        if headers and rng.random() < 0.1:
+            headers[rng.choice([*headers])] = rng.choice(("", "error", "exception", "metadata", b"x", 7, True))
+        body += message(headers, payload) * rng.choice((1, 1, 1, 1, 0, 2))
+    return given.with_body(body[:LARGEST])
 
 
 def _changed(rng: random.Random, value: Any) -> Any:
@@ -241,7 +263,7 @@ def _envelope(rng: random.Random, given: Input, _genuine: Sequence[Input]) -> In
             return replace(given, state=rng.choice(states))
         case 2:
             kind = rng.choice(
-                (*(pair[0][1] for pair in (JSON, SSE, NDJSON)), "text/html", "", "\xff", "a/b; charset=utf-16")
+                (*(pair[0][1] for pair in (JSON, SSE, NDJSON, AWS)), "text/html", "", "\xff", "a/b; charset=utf-16")
             )
             return replace(given, headers=(("content-type", kind), *given.headers[1:]))
         case 3:
@@ -284,4 +306,4 @@ _CODINGS: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
     ("br", lambda body: brotli.compress(body[:100] * 20_000, quality=1)),
 )
 
-_CHANGES = (_nodes, _nodes, _nodes, _nodes, _bytes, _bytes, _spliced, _envelope, _coded)
+_CHANGES = (_nodes, _nodes, _nodes, _messages, _bytes, _bytes, _spliced, _envelope, _coded)

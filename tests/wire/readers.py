@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from dataclasses import replace
 from typing import get_args
 
 from probe.errors import WireError
@@ -9,9 +10,13 @@ from probe.judge.base import Outcome
 from probe.judge.rules import RulesJudge
 from probe.report.card_text import exchange_lines
 from probe.report.shown import exchange_part
+from probe.wire.arrays import JsonArrayParser
+from probe.wire.arrivals import document_ends, said_length
 from probe.wire.catalogue import backend_names, load_backend
 from probe.wire.content import LIMIT, decoded_body
+from probe.wire.dialect import DIALECT_NAMES
 from probe.wire.dialects import dialect
+from probe.wire.eventstream import EventStreamParser
 from probe.wire.framing import NdjsonParser, SseParser
 from probe.wire.signatures import match_signatures
 from probe.wire.values import Exchange, Reading, ReadingState
@@ -19,7 +24,9 @@ from tests.kit import make_exchange
 from tests.wire.mutants import Input
 
 BACKENDS = tuple(load_backend(name) for name in backend_names())
-DIALECTS = (dialect("openai-chat"), dialect("ollama-chat"))
+DIALECTS = tuple(dialect(name) for name in DIALECT_NAMES)
+STREAM_URL = "https://example.org/v1beta/models/toy:streamGenerateContent"
+"""Where one dialect's streams come from; it reads a list as such only there."""
 JUDGE = RulesJudge()
 PIECES = 7
 """Pieces that a stream is fed in, to compare with the whole."""
@@ -40,6 +47,7 @@ def read_everything(tried: Input) -> None:
     for speaks in DIALECTS:
         reading = speaks.read(exchange)
         check_reading(reading)
+        assert all(said_length(document) >= 0 for document in reading.documents)
         for backend in BACKENDS:
             if backend.dialect == speaks.name:
                 for match in match_signatures(backend, exchange, reading):
@@ -48,6 +56,8 @@ def read_everything(tried: Input) -> None:
             judged = JUDGE.judge(reading, exchange.status, blocked=blocked)
             assert judged.outcome in get_args(Outcome)
             assert 0.0 <= judged.confidence <= 1.0
+    check_reading(dialect("gemini").read(replace(exchange, url=STREAM_URL)))
+    assert all(0 <= end <= len(exchange.response_body) for end in document_ends(exchange))
     part = exchange_part(exchange)
     json.dumps(part, ensure_ascii=False, allow_nan=False).encode()
     for line in exchange_lines(part, 80):
@@ -66,7 +76,7 @@ def read_request(body: bytes) -> None:
     """Read a request body in every dialect."""
     for speaks in DIALECTS:
         try:
-            reading = speaks.read_request(body)
+            reading = speaks.read_request(body, STREAM_URL)
         except WireError:
             continue
         else:
@@ -80,10 +90,12 @@ def check_framing(data: bytes) -> None:
     """A stream gives the same events whole and in pieces."""
     step = max(len(data) // PIECES, 1)
     pieces = [data[at : at + step] for at in range(0, len(data), step)]
-    for make in (SseParser, NdjsonParser):
+    for make in (SseParser, NdjsonParser, JsonArrayParser):
         whole, parts = make(), make()
         first = [*whole.feed(data), *whole.close()]
         assert first == [*(e for piece in pieces for e in parts.feed(piece)), *parts.close()]
+    stream = EventStreamParser()
+    assert EventStreamParser().feed(data) == [message for piece in pieces for message in stream.feed(piece)]
 
 
 def check_reading(reading: Reading) -> None:

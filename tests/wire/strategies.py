@@ -13,6 +13,11 @@ KEYS = [
     "done", "done_reason", "eval_count", "eval_duration", "remote_host", "metadata", "raw", "code", "detail",
     "provider", "base_resp", "status_code", "native_finish_reason", "system_fingerprint", "tool_calls",
     "openrouter_metadata", "pipeline", "guardrails", "contentFilter", "content_filter_results",
+    "response", "output", "status", "incomplete_details", "delta", "summary", "input_tokens", "output_tokens",
+    "content_block", "stop_reason", "stop_details", "candidates", "parts", "thought", "promptFeedback", "blockReason",
+    "finishReason", "usageMetadata", "logprobsResult", "chosenCandidates", "topCandidates", "stopReason", "metrics",
+    "reasoningContent", "contentBlockIndex", "tokens", "token_logprobs", "prompt", "system", "input", "contents",
+    "generationConfig", "inferenceConfig", "systemInstruction", "instructions",
 ]  # fmt: skip
 
 SCALARS = (

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jmespath.exceptions import JMESPathError
 
 from probe.wire.catalogue import backend_names, load_backend
-from probe.wire.paths import keys_of, needed_keys
+from probe.wire.paths import first_keys, keys_of, needed_keys
 
 NAMES = ["a", "b", "c", "x"]
 DOCUMENTS = st.recursive(
@@ -89,4 +89,21 @@ def test_keys_of_a_document() -> None:
 def test_nearly_all_shipped_expressions_are_known() -> None:
     conditions = {c.path: c for name in backend_names() for s in load_backend(name).signatures for c in s.json}
     unknown = [path for path, condition in conditions.items() if condition.needs is None]
-    assert len(unknown) <= 4, unknown
+    assert len(unknown) <= 5, unknown
+
+
+@pytest.mark.parametrize("path", PATHS)
+@settings(max_examples=150, deadline=None)
+@given(document=DOCUMENTS)
+def test_a_document_without_the_first_keys_has_nothing(path: str, document: Any) -> None:
+    keys = first_keys(jmespath.compile(path).parsed)
+    if keys is not None and isinstance(document, dict) and keys.isdisjoint(document):
+        assert found(path, document) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "keys"),
+    [("a.b", {"a"}), ("a || b[0].c", {"a", "b"}), ("a[].b | c", {"a"}), ("a || 'x'", None), ("*.a", None), ("@", None)],
+)
+def test_the_first_keys(path: str, keys: set[str] | None) -> None:
+    assert first_keys(jmespath.compile(path).parsed) == keys
