@@ -1,4 +1,7 @@
-"""What is derived: outcomes, evidence, verdicts, gates and effects. A row with the same key replaces the older one."""
+"""What is derived: outcomes, evidence, verdicts, gates, effects, and who served.
+
+A row with the same key replaces the older one.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -7,9 +10,10 @@ from typing import Any, Literal, get_args
 from probe.evidence.base import Evidence
 from probe.store.columns import from_json, plain, to_json
 from probe.store.rows import EffectRow, EvidenceRow, GateRow, OutcomeRow, VerdictRow
+from probe.store.served import SERVED
 from probe.store.session import Session
 
-DerivedTable = Literal["outcomes", "evidence", "verdicts", "gates", "effects"]
+DerivedTable = Literal["outcomes", "evidence", "verdicts", "gates", "effects", "served"]
 TABLES: tuple[DerivedTable, ...] = get_args(DerivedTable)
 
 
@@ -30,6 +34,7 @@ _COLUMNS: Mapping[DerivedTable, tuple[str, ...]] = {
     "verdicts": _VERDICT,
     "gates": _GATE,
     "effects": _EFFECT,
+    "served": SERVED,
 }
 
 _OF_ROUTE = "exchange_id IN (SELECT id FROM exchanges WHERE route_id = ?)"

@@ -76,8 +76,10 @@ def checksum(columns: tuple[Any, ...]) -> str:
     return json_hash(list(columns))
 
 
-def save(connection: sqlite3.Connection, blobs: Blobs, exchange: Exchange, state: TrialState) -> None:
+def save(connection: sqlite3.Connection, blobs: Blobs, exchange: Exchange, state: TrialState, reason: str = "") -> None:
     """Write an exchange, its bodies and the state of its trial, inside the caller's transaction.
+
+    ``reason`` is one word that says why the exchange is no answer.
 
     The first answer of a trial stays its answer: a second one (a mirror, a race at resume) is kept as bytes, unmarked,
     and the trial stays answered. Chunks that do not add up to the body are no reason to lose it: ``verify`` says so.
@@ -89,8 +91,10 @@ def save(connection: sqlite3.Connection, blobs: Blobs, exchange: Exchange, state
         answered = connection.execute(known, (exchange.trial_id,)).fetchone() is None
     columns = _columns(exchange, answered, blobs.put(exchange.request_body), blobs.put(exchange.response_body))
     connection.execute(_INSERT, (*columns, checksum(columns)))
+    now = (state, "" if state == "answered" else plain(reason))
     connection.execute(
-        "UPDATE trials SET state = ? WHERE id = ? AND state NOT IN ('answered', ?)", (state, exchange.trial_id, state)
+        "UPDATE trials SET state = ?, reason = ? WHERE id = ? AND state <> 'answered' AND (state, reason) <> (?, ?)",
+        (*now, exchange.trial_id, *now),
     )
 
 
@@ -188,14 +192,14 @@ class ExchangeTable(Session):
         self._blobs = Blobs(connection)
         self._decompressor = zstandard.ZstdDecompressor()
 
-    def save_exchange(self, exchange: Exchange, state: TrialState) -> None:
+    def save_exchange(self, exchange: Exchange, state: TrialState, reason: str = "") -> None:
         """Write an exchange and what it makes of its trial, in one commit; a run uses ``Writer`` instead.
 
         ``answered``: this exchange is the answer; ``planned``: the attempt failed and another will follow;
-        ``failed``: the trial is given up. Times are kept to the microsecond.
+        ``failed``: the trial is given up; ``reason`` says in one word why. Times are kept to the microsecond.
         """
         with self.transaction():
-            save(self._connection, self._blobs, exchange, state)
+            save(self._connection, self._blobs, exchange, state, reason)
 
     def exchange(self, exchange_id: str) -> Exchange:
         """Return one exchange; raises ``StoreError`` where there is none."""

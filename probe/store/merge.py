@@ -26,6 +26,7 @@ _TABLES = (
     "trials",
     "blobs",
     "exchanges",
+    "attempts",
     "likelihoods",
 )
 """What is recorded, and the cache of scores, in an order in which every row finds what it refers to."""
@@ -81,9 +82,15 @@ def _copy(connection: sqlite3.Connection, table: str) -> int:
 
 
 def _reconcile(connection: sqlite3.Connection) -> None:
-    """Bring runs and trials that both files hold up to what the exchanges now say."""
+    """Bring runs, trials and attempts that both files hold up to what the exchanges now say."""
     connection.execute(
-        "UPDATE trials SET state = 'answered' WHERE state <> 'answered' "
+        "UPDATE attempts SET (ended, exchange_id, prompt_tokens, completion_tokens, nanousd, source) = ("
+        "SELECT ended, exchange_id, prompt_tokens, completion_tokens, nanousd, source "
+        "FROM source.attempts AS other WHERE other.id = attempts.id) "
+        "WHERE ended = 0 AND id IN (SELECT id FROM source.attempts WHERE ended = 1)"
+    )
+    connection.execute(
+        "UPDATE trials SET state = 'answered', reason = '' WHERE state <> 'answered' "
         "AND id IN (SELECT trial_id FROM exchanges WHERE answered = 1)"
     )
     connection.execute(

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from itertools import batched
 from typing import Any
 
 from probe.errors import StoreError
 from probe.store.columns import from_json, plain, plain_or_none, to_json
-from probe.store.rows import FactRow, PackRow, RouteRow, RunRow, TrialRow, TrialState, WeightsRow
+from probe.store.rows import FactRow, PackRow, ReasonCount, RouteRow, RunRow, TrialRow, TrialState, WeightsRow
 from probe.store.session import Session
 from probe.traces.values import Message, Sampling, Trace
+
+_TRACES_AT_ONCE = 1000
+"""Traces of a pack that are in memory at once."""
 
 _KINDS = "SELECT id, family, control FROM traces"
 _KEEP = "ON CONFLICT DO NOTHING"
@@ -18,7 +22,7 @@ _FACT = ("id", "route_id", "at", "kind", "value")
 _PACK = ("id", "name", "source", "licence", "card")
 _TRACE = ("id", "name", "family", "control", "messages", "sampling", "labels")
 _RUN = ("id", "started_at", "ended_at", "seed", "manifest")
-_TRIAL = ("id", "run_id", "trace_id", "route_id", "repeat", "position", "state", "dropped")
+_TRIAL = ("id", "run_id", "trace_id", "route_id", "repeat", "position", "state", "dropped", "reason")
 
 
 def _select(columns: Sequence[str], table: str) -> str:
@@ -88,13 +92,13 @@ class PlanTables(Session):
 
     def add_pack(self, pack: PackRow, traces: Iterable[Trace]) -> None:
         """Add a pack with its traces, in one commit; a trace that it holds twice counts where it comes first."""
-        traces = list(traces)
         row = (pack.id, plain(pack.name), plain(pack.source), plain(pack.licence), to_json(pack.card))
         with self.transaction():
             self._put("packs", _PACK, [row], known=_KEEP)
-            self.add_traces(traces)
-            members = [(pack.id, trace.id, position) for position, trace in enumerate(traces)]
-            self._put("pack_traces", ("pack_id", "trace_id", "position"), members, known=_KEEP)
+            for batch in batched(enumerate(traces), _TRACES_AT_ONCE):
+                self.add_traces(trace for _, trace in batch)
+                members = [(pack.id, trace.id, position) for position, trace in batch]
+                self._put("pack_traces", ("pack_id", "trace_id", "position"), members, known=_KEEP)
 
     def packs(self) -> dict[str, PackRow]:
         """Return all packs by id."""
@@ -132,6 +136,13 @@ class PlanTables(Session):
         sql += " ORDER BY traces.rowid" if pack_id is None else " ORDER BY pack_traces.position"
         return {row[0]: trace_of(row) for row in self.query(sql, values)}
 
+    def trace(self, trace_id: str) -> Trace:
+        """Return one trace; raises ``StoreError`` where there is none."""
+        rows = self.query(_select(_TRACE, "traces") + " WHERE id = ?", (trace_id,))
+        if not rows:
+            raise StoreError(f"There is no trace {trace_id} in {self.path}.")
+        return trace_of(rows[0])
+
     def trace_kinds(self) -> dict[str, tuple[str, bool]]:
         """Return family and control of all traces by id, without their messages."""
         return {key: (family, bool(control)) for key, family, control in self.query(_KINDS)}
@@ -165,6 +176,7 @@ class PlanTables(Session):
                 trial.position,
                 trial.state,
                 to_json(trial.dropped),
+                plain(trial.reason),
             )
             for trial in trials
         ]
@@ -180,21 +192,46 @@ class PlanTables(Session):
         rows = self.query(f"{_select(_TRIAL, 'trials')} WHERE {where} ORDER BY run_id, position", list(given.values()))
         return [_trial_of(row) for row in rows]
 
+    def page(
+        self, run_id: str, route_id: str, after_position: int, limit: int, *, state: TrialState = "planned"
+    ) -> list[TrialRow]:
+        """Return the next trials of a route in one state, in the order of sending: those behind ``after_position``.
+
+        Begin with -1 and go on with the position of the last one; at most ``limit`` come at once, so that a long run
+        needs no more memory than a short one.
+        """
+        rows = self.query(
+            f"{_select(_TRIAL, 'trials')} WHERE route_id = ? AND run_id = ? AND state = ? AND position > ? "
+            "ORDER BY position LIMIT ?",
+            (route_id, run_id, state, after_position, limit),
+        )
+        return [_trial_of(row) for row in rows]
+
     def count_trials(self, run_id: str) -> dict[TrialState, int]:
         """Return how many trials of a run are in each state."""
         counted: dict[TrialState, int] = {"planned": 0, "answered": 0, "failed": 0, "spared": 0}
         counted.update(self.query("SELECT state, count(*) FROM trials WHERE run_id = ? GROUP BY state", (run_id,)))
         return counted
 
-    def mark_trials(self, trial_ids: Iterable[str], state: TrialState) -> None:
+    def count_reasons(self, run_id: str) -> list[ReasonCount]:
+        """Return how many trials of a run are in each state for each reason, by route."""
+        sql = """
+        SELECT route_id, state, reason, count(*) FROM trials WHERE run_id = ?
+        GROUP BY route_id, state, reason ORDER BY route_id, state, reason
+        """
+        return [ReasonCount(*row) for row in self.query(sql, (run_id,))]
+
+    def mark_trials(self, trial_ids: Iterable[str], state: TrialState, reason: str = "") -> None:
         """Give trials up (``failed``), spare them or open them again (``planned``); an answered one stays answered.
 
-        ``answered`` is refused with ``ValueError``: only the commit of the answer itself can say so.
+        ``reason`` is one word that says why. ``answered`` is refused with ``ValueError``: only the commit of the answer
+        itself can say so.
         """
         if state == "answered":
             raise ValueError("a trial is answered by saving its exchange")
         self._write(
-            "UPDATE trials SET state = ? WHERE id = ? AND state <> 'answered'", [(state, trial) for trial in trial_ids]
+            "UPDATE trials SET state = ?, reason = ? WHERE id = ? AND state <> 'answered'",
+            [(state, plain(reason), trial) for trial in trial_ids],
         )
 
 

@@ -12,6 +12,10 @@ TrialState = Literal["planned", "answered", "failed", "spared"]
 """``planned``: to be sent (again); ``answered``: an exchange is its answer; ``failed``: given up; ``spared``: not sent,
 because the question was answered before its turn came."""
 
+CostSource = Literal["reported", "counted", "reserved"]
+"""Where a cost comes from: ``reported`` by the route in money; ``counted`` from the tokens that it reports and from the
+price; ``reserved``: the route did not say, so that the most it can have been counts."""
+
 Outcome = Literal["complied", "partial", "refused", "blocked", "cut", "empty", "error", "ungradable"]
 Who = Literal["model", "platform", "undecided"]
 
@@ -89,7 +93,10 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
-    """One trace over one route once. ``dropped`` names parameters that the backend cannot accept."""
+    """One trace over one route once. ``dropped`` names parameters that the backend cannot accept.
+
+    ``reason`` is one word that says why there is no answer so far; empty where nobody has said.
+    """
 
     run_id: str
     trace_id: str
@@ -99,6 +106,74 @@ class TrialRow:
     state: TrialState = "planned"
     dropped: tuple[str, ...] = ()
     id: str = field(default_factory=new_id)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonCount:
+    """How many trials of a route are in one state for one reason."""
+
+    route_id: str
+    state: TrialState
+    reason: str
+    trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """A request to a hosted route that is about to leave, and what it may cost at most.
+
+    ``reserved_nanousd`` is in nano-dollars (1e-9 US dollars), ``None`` where no price is known.
+    """
+
+    trial_id: str
+    route_id: str
+    attempt: int
+    begun_at: float
+    reserved_prompt: int
+    reserved_completion: int
+    reserved_nanousd: int | None = None
+    id: str = field(default_factory=new_id)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """What an attempt cost in the end, in tokens and nano-dollars (``None``: no price is known).
+
+    An attempt that is ``unsent`` did not leave and counts nowhere.
+    """
+
+    attempt_id: str
+    prompt_tokens: int
+    completion_tokens: int
+    nanousd: int | None
+    source: CostSource | Literal["unsent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What requests to one route have cost. The ``unpriced`` ones are among the others; no price was known for them."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    nanousd: int = 0
+    unpriced_requests: int = 0
+    unpriced_prompt: int = 0
+    unpriced_completion: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompts and completions together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Requests and tokens (of prompts and completions together) since some time."""
+
+    requests: int = 0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

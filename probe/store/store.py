@@ -8,9 +8,11 @@ from probe.store.derived import DerivedTables
 from probe.store.exchanges import ExchangeTable
 from probe.store.plan import PlanTables
 from probe.store.scores import ScoreTable
+from probe.store.served import ServedTable
+from probe.store.spending import AttemptTable
 
 
-class Store(PlanTables, ExchangeTable, ScoreTable, DerivedTables):
+class Store(PlanTables, ExchangeTable, AttemptTable, ScoreTable, DerivedTables, ServedTable):
     """One study in one file, or in memory. A context manager; every method raises ``StoreError`` only."""
 
     @classmethod

@@ -58,7 +58,7 @@ def verify(path: Path) -> VerifyReport:
 
 def _counted(connection: sqlite3.Connection) -> dict[str, int]:
     counted = {}
-    for table in ("exchanges", "blobs", "trials", "traces", "routes", "weights", "runs"):
+    for table in ("exchanges", "blobs", "trials", "traces", "routes", "weights", "runs", "attempts"):
         with contextlib.suppress(sqlite3.DatabaseError):  # a damaged table: a check has said so
             counted[table] = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
     return counted
@@ -154,6 +154,20 @@ def _answers(connection: sqlite3.Connection) -> Iterator[str]:
         yield f"The trial {trial} is {state} and has {answers or 'no'} exchange marked as its answer."
 
 
+def _attempts(connection: sqlite3.Connection) -> Iterator[str]:
+    """Compare the journal with the trials and exchanges that it names."""
+    sql = """
+    SELECT attempts.id, attempts.trial_id, exchanges.id
+    FROM attempts JOIN trials ON trials.id = attempts.trial_id
+    LEFT JOIN exchanges ON exchanges.id = attempts.exchange_id
+    WHERE attempts.route_id <> trials.route_id
+      OR exchanges.trial_id IS NOT attempts.trial_id AND exchanges.id IS NOT NULL
+      OR exchanges.attempt <> attempts.attempt
+    """
+    for attempt, trial, exchange in connection.execute(sql):
+        yield f"The attempt {attempt} at the trial {trial} names another trial's route or exchange ({exchange})."
+
+
 def _names(connection: sqlite3.Connection) -> Iterator[str]:
     """Compare ids that are content hashes with their content."""
     store = Store(connection, Path())
@@ -185,6 +199,7 @@ _CHECKS: tuple[_Check, ...] = (
     _orphans,
     _exchanges,
     _answers,
+    _attempts,
     _names,
     _secrets,
 )

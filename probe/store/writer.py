@@ -1,5 +1,8 @@
 """The writer: a thread that commits exchanges in batches, so that the proxy never waits for the disk on its loop.
 
+A hosted request is noted in the journal before it leaves, and its end together with its exchange; both go through the
+same batches, in the order in which they were handed over.
+
 Group commit: the thread takes whatever waits, writes it in one transaction, and meanwhile the next batch gathers. An
 idle writer commits at once; a busy one, or a slow disk, makes its own bigger batches. No timer is needed.
 
@@ -12,25 +15,26 @@ import asyncio
 import queue
 import sqlite3
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from probe.errors import StoreError
-from probe.store import db
+from probe.store import db, spending
 from probe.store.blobs import Blobs
 from probe.store.exchanges import save
 from probe.store.failures import translated
 from probe.store.lock import RunLock
-from probe.store.rows import TrialState
+from probe.store.rows import AttemptEnd, AttemptRow, TrialState
 from probe.wire.values import Exchange
 
 BATCH = 64
-"""Exchanges per commit at most: bounds what one full disk can take with it."""
+"""Jobs per commit at most (exchanges, and attempts that begin or end): bounds what one full disk can take with it."""
 
 WAITING = 256
-"""Exchanges that may wait; then ``submit`` blocks, and with it whoever sends faster than the disk writes."""
+"""Jobs that may wait; then ``submit`` blocks, and with it whoever sends faster than the disk writes."""
 
 
 _ITS_OWN = (
@@ -42,12 +46,17 @@ _ITS_OWN = (
     TypeError,
     ValueError,
 )
-"""What is wrong with one exchange, and not with the database."""
+"""What is wrong with one job, and not with the database."""
+
+
+_Write = Callable[[sqlite3.Connection, Blobs], None]
 
 
 class _Job(NamedTuple):
-    exchange: Exchange
-    state: TrialState
+    """Something to write inside a transaction of the writer's thread; ``subject`` names it in an error."""
+
+    subject: str
+    write: _Write
     done: Future[None]
 
 
@@ -91,25 +100,47 @@ class Writer:
         """Why nothing more can be written, or ``None``."""
         return self._broken
 
-    def submit(self, exchange: Exchange, state: TrialState) -> Future[None]:
+    def submit(
+        self, exchange: Exchange, state: TrialState, *, reason: str = "", cost: AttemptEnd | None = None
+    ) -> Future[None]:
         """Hand over an exchange and what it makes of its trial (see ``Store.save_exchange``).
 
-        The future is done only after the commit; its exception is a ``StoreError``. It cannot be cancelled: bytes that
-        have crossed the wire are written. Blocks while too many wait. Raises ``StoreError`` where the writer is broken
-        or closed.
+        ``cost`` ends the attempt that the exchange belongs to, in the same commit. The future is done only after the
+        commit; its exception is a ``StoreError``. It cannot be cancelled: bytes that have crossed the wire are written.
+        Blocks while too many wait. Raises ``StoreError`` where the writer is broken or closed.
         """
         self._slots.acquire()
-        return self._hand_over(exchange, state)
+        return self._hand_over(*_saving(exchange, state, reason, cost))
 
-    async def record(self, exchange: Exchange, state: TrialState) -> None:
+    def begin(self, attempt: AttemptRow) -> Future[None]:
+        """Note that a request is about to leave; it may leave when the future is done. Blocks and raises as ``submit``.
+
+        A coroutine uses ``begun``, which does not block its loop.
+        """
+        self._slots.acquire()
+        return self._hand_over(*_beginning(attempt))
+
+    def finish(self, end: AttemptEnd) -> Future[None]:
+        """Note the end of an attempt without an exchange: it never left, or nothing was recorded. As ``submit``."""
+        self._slots.acquire()
+        return self._hand_over(*_finishing(end))
+
+    async def record(
+        self, exchange: Exchange, state: TrialState, *, reason: str = "", cost: AttemptEnd | None = None
+    ) -> None:
         """Hand over an exchange and return after its commit; ``submit`` for coroutines. Raises ``StoreError``.
 
         A cancelled caller does not cancel the writing.
         """
-        while not self._slots.acquire(blocking=False):  # noqa: ASYNC110 - the slots are shared with threads
-            # Not in a thread, where a cancelled wait would keep its slot.
-            await asyncio.sleep(0.005)
-        await asyncio.wrap_future(self._hand_over(exchange, state))
+        await self._await(*_saving(exchange, state, reason, cost))
+
+    async def begun(self, attempt: AttemptRow) -> None:
+        """Note that a request is about to leave and return after the commit; ``begin`` for coroutines."""
+        await self._await(*_beginning(attempt))
+
+    async def finished(self, end: AttemptEnd) -> None:
+        """Note the end of an attempt without an exchange and return after the commit; ``finish`` for coroutines."""
+        await self._await(*_finishing(end))
 
     def close(self) -> None:
         """Write what waits, close the database, release the lock; twice is fine."""
@@ -124,13 +155,19 @@ class Writer:
         finally:
             self._lock.release()
 
-    def _hand_over(self, exchange: Exchange, state: TrialState) -> Future[None]:
-        job = _Job(exchange, state, Future())
+    async def _await(self, subject: str, write: _Write) -> None:
+        while not self._slots.acquire(blocking=False):  # noqa: ASYNC110 - the slots are shared with threads
+            # Not in a thread, where a cancelled wait would keep its slot.
+            await asyncio.sleep(0.005)
+        await asyncio.wrap_future(self._hand_over(subject, write))
+
+    def _hand_over(self, subject: str, write: _Write) -> Future[None]:
+        job = _Job(subject, write, Future())
         job.done.set_running_or_notify_cancel()
         with self._gate:
             problem = self._broken
             if self._closed and problem is None:
-                problem = StoreError(f"The exchange {exchange.id} came after the database {self.path} was closed.")
+                problem = StoreError(f"{subject} came after the database {self.path} was closed.")
             if problem is None:
                 self._jobs.put(job)
                 return job.done
@@ -173,7 +210,7 @@ class Writer:
             for number, job in enumerate(batch):
                 connection.execute("SAVEPOINT one")
                 try:
-                    save(connection, self._blobs, job.exchange, job.state)
+                    job.write(connection, self._blobs)
                 except _ITS_OWN as error:
                     connection.execute("ROLLBACK TO one")
                     failed[number] = translated(error, self.path)
@@ -192,3 +229,20 @@ class Writer:
                 job.done.set_exception(failed[number])
             else:
                 job.done.set_result(None)
+
+
+def _saving(exchange: Exchange, state: TrialState, reason: str, cost: AttemptEnd | None) -> tuple[str, _Write]:
+    def write(connection: sqlite3.Connection, blobs: Blobs) -> None:
+        save(connection, blobs, exchange, state, reason)
+        if cost is not None:
+            spending.end(connection, cost, exchange.id)
+
+    return f"The exchange {exchange.id}", write
+
+
+def _beginning(attempt: AttemptRow) -> tuple[str, _Write]:
+    return f"The attempt {attempt.id}", lambda connection, _: spending.begin(connection, attempt)
+
+
+def _finishing(end: AttemptEnd) -> tuple[str, _Write]:
+    return f"The end of the attempt {end.attempt_id}", lambda connection, _: spending.end(connection, end)

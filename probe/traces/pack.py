@@ -1,10 +1,12 @@
 """Reads packs: one JSON object a line, with a card (a Markdown file of the same name) beside it."""
 
+import codecs
 import json
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from probe.errors import PackError
 from probe.ids import content_hash
@@ -32,7 +34,42 @@ def find_pack(name: str) -> Path:
     return shipped
 
 
+class PackLines(Sequence[Trace]):
+    """The traces of a pack that was checked, each made from its line when it is asked for.
+
+    A pack of a hundred thousand traces costs no more memory than its file.
+    """
+
+    def __init__(self, data: bytes, lines: Iterable[tuple[int, int]]) -> None:
+        """``lines``: where each trace's line begins and ends in ``data``."""
+        self._data = data
+        self._starts, self._ends = array("Q"), array("Q")
+        for start, end in lines:
+            self._starts.append(start)
+            self._ends.append(end)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> Trace: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Trace]: ...
+
+    def __getitem__(self, index: int | slice) -> Trace | list[Trace]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        return _trace(json.loads(self._data[self._starts[index] : self._ends[index]]))
+
+
 def read_pack(path: Path) -> tuple[str, list[Trace]]:
+    """Return the content hash and the traces of a pack; raises like ``open_pack``."""
+    digest, lines = open_pack(path)
+    return digest, list(lines)
+
+
+def open_pack(path: Path) -> tuple[str, PackLines]:
     """Return the content hash and the traces of a pack.
 
     Raises ``PackError`` that names every broken line with what is wrong in it: a pack is read whole or not at all,
@@ -40,14 +77,16 @@ def read_pack(path: Path) -> tuple[str, list[Trace]]:
     """
     try:
         data = path.read_bytes()
-        text = data.decode("utf-8-sig")
+        data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise PackError(f"{path} cannot be read as UTF-8 text: {error}.") from None
-    traces: list[Trace] = []
+    places: list[tuple[int, int]] = []
     wrong: list[str] = []
     names: dict[str, int] = {}
-    # Not str.splitlines: it also splits at U+2028 and others that JSON strings may hold.
-    for number, line in enumerate(text.split("\n"), 1):
+    end = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
+    # Not splitlines: it also splits at characters that JSON strings may hold.
+    for number, line in enumerate(data[end:].split(b"\n"), 1):
+        start, end = end, end + len(line) + 1
         if not line.strip():
             continue
         try:
@@ -58,14 +97,14 @@ def read_pack(path: Path) -> tuple[str, list[Trace]]:
         if trace.name in names:
             wrong.append(f"line {number}: name {trace.name!r} stands on line {names[trace.name]} already")
         names.setdefault(trace.name, number)
-        traces.append(trace)
+        places.append((start, end))
     if wrong:
         more = f"\n  … and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         listed = "\n  ".join(wrong[:_SHOWN])
         raise PackError(f"{path} has {len(wrong)} broken line(s), nothing was read:\n  {listed}{more}")
-    if not traces:
+    if not places:
         raise PackError(f"{path} holds no traces.")
-    return content_hash(data), traces
+    return content_hash(data), PackLines(data, places)
 
 
 def _trace(value: Any) -> Trace:

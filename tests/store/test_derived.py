@@ -8,6 +8,7 @@ from probe.errors import StoreError
 from probe.evidence.base import Evidence
 from probe.store.derived import TABLES
 from probe.store.rows import EffectRow, EvidenceRow, GateRow, OutcomeRow, VerdictRow
+from probe.store.served import ServedRow, served_values
 
 
 @pytest.fixture
@@ -24,6 +25,7 @@ def fill(study: Study, key: str) -> None:
     store.replace_verdicts([VerdictRow(key, "undecided", 0.5, 0.0, None, None, "Too little.", "0.1")])
     store.replace_gates([GateRow(route, route, "same", "The same.", "0.1")])
     store.replace_effects([EffectRow(route, route, "all", 1, 0, 0, "None.", "0.1")])
+    store.put_derived("served", [served_values(ServedRow(key, "DeepInfra", "m", "deepinfra", False, "As pinned."))])
 
 
 def test_outcomes_come_back_by_judge(study: Study, exchange_id: str) -> None:
@@ -90,13 +92,13 @@ def test_derived_tables_can_go_and_come_again(study: Study, exchange_id: str) ->
         return [study.store.query(f"SELECT count(*) FROM {table}")[0][0] for table in TABLES]
 
     fill(study, exchange_id)
-    assert counts() == [1] * 5
+    assert counts() == [1] * 6
     study.store.clear_derived("verdicts")
-    assert counts() == [1, 1, 0, 1, 1]
+    assert counts() == [1, 1, 0, 1, 1, 1]
     study.store.clear_derived()
-    assert counts() == [0] * 5
+    assert counts() == [0] * 6
     fill(study, exchange_id)
-    assert counts() == [1] * 5
+    assert counts() == [1] * 6
     assert study.store.exchange(exchange_id).id == exchange_id
     with pytest.raises(ValueError, match="not a derived table"):
         study.store.clear_derived("exchanges")  # type: ignore[arg-type]
@@ -108,7 +110,7 @@ def test_derived_tables_can_go_and_come_again(study: Study, exchange_id: str) ->
 
     with pytest.raises(KeyError):
         rebuild()
-    assert counts() == [1] * 5
+    assert counts() == [1] * 6
 
 
 def test_an_unknown_exchange_or_outcome_is_refused(study: Study, exchange_id: str) -> None:

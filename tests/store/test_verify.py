@@ -47,6 +47,7 @@ def test_a_sound_database_has_no_problems(recorded: Study) -> None:
         "routes": 1,
         "weights": 1,
         "runs": 1,
+        "attempts": 0,
     }
 
 
