@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from weights.corpus import POLICIES, Corpus
 
 from probe.evidence.case import Case
-from probe.lab.acting import with_a_space
+from probe.lab.seeing import with_a_space
 from probe.resources import data_folder
 from probe.scoring.base import TextScore, TokenScore
 from probe.scoring.llamacpp import LlamaCppScorer

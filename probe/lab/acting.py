@@ -13,14 +13,16 @@ from aiohttp import web
 from probe.judge.rules import grade
 from probe.lab.answer import Answer
 from probe.lab.chances import Draws
-from probe.lab.fronts.base import FrontSettings, Lapse
+from probe.lab.fronts.base import Framing, FrontSettings, Lapse, Opening, Sent, accent_of
 from probe.lab.fronts.catalogue import make_front
+from probe.lab.limits import Limiter
 from probe.lab.log import Deed, LabEntry, LabLog
 from probe.lab.pacing import ENOUGH, Timeline, TimingPool, ticks
 from probe.lab.platform_spec import ActionKind, Platform
+from probe.lab.seeing import quiet_deed, redacted, seen_by, tell
 from probe.lab.shapes import BLOCK_SHAPES, shorten
 from probe.lab.upstream import Messages, Piece, Upstream
-from probe.lab.writing import Written, write
+from probe.lab.writing import Written, deliverable, last_of, write
 
 TRIES = 6
 """Answers that ``refuse_more`` draws at most."""
@@ -30,15 +32,6 @@ CUT = (0.2, 0.6)
 
 _USUAL = 24
 """Pieces of an ordinary answer, as long as none has been seen."""
-
-
-def with_a_space(messages: Messages) -> Messages:
-    """Return the conversation with one more space at the end of the last user turn, as a careless template adds it."""
-    last = max((n for n, message in enumerate(messages) if message.get("role") == "user"), default=None)
-    return [
-        {**message, "content": f"{message.get('content', '')} "} if number == last else message
-        for number, message in enumerate(messages)
-    ]
 
 
 @dataclass(frozen=True)
@@ -84,19 +77,40 @@ class _Whole:
 class Actor:
     """One platform at work, with the timings of its genuine answers."""
 
-    def __init__(self, platform: Platform, upstreams: Mapping[str, Upstream], log: LabLog, lapse: Lapse) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        upstreams: Mapping[str, Upstream],
+        log: LabLog,
+        lapse: Lapse,
+        limiter: Limiter | None = None,
+    ) -> None:
         self.platform = platform
         self.pool = TimingPool()
         self._upstream = upstreams[platform.upstream]
         self._paraphraser = upstreams[platform.paraphraser] if platform.paraphraser is not None else None
         self._log = log
         self._lapse = lapse
+        self._limiter = limiter
 
     async def handle(self, call: Call) -> web.StreamResponse:
-        """Answer a request, as the platform does."""
+        """Answer a request, as the platform does; then the limits hear what it took."""
+        try:
+            async with call.answer.kept_alive(self.platform.keep_alive_s):
+                return await self._act(call)
+        finally:
+            if self._limiter is not None:
+                self._limiter.settle(self.platform, call.answer, call.settings.provider)
+
+    async def _act(self, call: Call) -> web.StreamResponse:
         platform = self.platform
         screen = platform.screen
         acts = screen is not None and screen.matches(call.users, call.draws.of("screen"))
+        front = call.answer.front
+        if call.answer.stream and isinstance(front, Opening):
+            redacts = acts and platform.action == "redaction"
+            seen = self._seen(redacted(platform, call.messages) if redacts else call.messages)
+            front.prompt_tokens = await self._billed(call, seen)
         if platform.action == "refuse_more":
             return await self._refuse_more(call, acts=acts)
         deeds: Mapping[ActionKind, Callable[[Call], Awaitable[web.StreamResponse]]] = {
@@ -105,27 +119,21 @@ class Actor:
             "output_replaced": self._replace,
             "output_cut": self._cut,
             "redaction": self._redact,
+            "flag": self._flag,
         }
         if acts and platform.action is not None:
             return await deeds[platform.action](call)
-        return await self._genuine(call, self._seen(call.messages), self._quiet_deed())
+        return await self._genuine(call, self._seen(call.messages), quiet_deed(self.platform))
 
     # ── what every answer shares ──
 
     def _seen(self, messages: Messages) -> Messages:
-        """Return the conversation as the model sees it."""
-        hidden = self.platform.hidden_system
-        seen = messages if hidden is None else [{"role": "system", "content": hidden}, *messages]
-        return with_a_space(seen) if self.platform.template_space else seen
+        return seen_by(self.platform, messages)
 
-    def _quiet_deed(self) -> Deed:
-        """Name what the platform does to requests that its screen lets pass."""
-        platform = self.platform
-        if platform.hidden_system is not None or platform.template_space:
-            return "prompt_rewrite"
-        if platform.upstream != "toy":
-            return "other_weights"
-        return "sampling" if platform.temperature is not None else "none"
+    async def _tell(self, call: Call, seen: Messages, *, redacts: bool = False) -> None:
+        """Let the front hear what goes upstream."""
+        sent = Sent(call.model, call.messages, call.sampling, redacted=redacts)
+        await tell(call.answer, self.platform, self._upstream, sent, seen)
 
     def _note(self, call: Call, deed: Deed, **detail: Any) -> None:
         self._log.add(LabEntry.of(call.request_id, self.platform.name, self.platform.family, deed, **detail))
@@ -156,8 +164,11 @@ class Actor:
     # ── deeds ──
 
     async def _genuine(self, call: Call, seen: Messages, deed: Deed) -> web.StreamResponse:
-        """Pass on what the model writes, piece by piece."""
-        self._note(call, deed)
+        """Pass on what the model writes, piece by piece; where it is told to, the host fails before the end."""
+        chance = call.draws.of("fault")
+        fails_at = chance.randint(1, _USUAL) if chance.random() < self.platform.stream_fault else 0
+        self._note(call, deed, **({"fault": fails_at} if fails_at else {}))
+        await self._tell(call, seen, redacts=deed == "redaction")
         rebilled = None if self.platform.counts_hidden or seen == call.messages else self._billed(call, seen)
         start = await self._release(call)
         arrivals: list[float] = []
@@ -166,6 +177,8 @@ class Actor:
             async for piece in pieces:
                 if piece.usage is not None:
                     last = piece
+                elif fails_at and len(arrivals) == fails_at:
+                    return await call.answer.fail(502, "Provider returned error")
                 else:
                     arrivals.append(piece.at)
                     await call.answer.add(piece.text)
@@ -178,15 +191,13 @@ class Actor:
 
     async def _redact(self, call: Call) -> web.StreamResponse:
         """Blot the screen's words out of what the user wrote; the model answers."""
-        screen = self.platform.screen
-        assert screen is not None
-        seen = [
-            {**message, "content": screen.redacted(str(message.get("content", "")))}
-            if message.get("role") == "user"
-            else message
-            for message in call.messages
-        ]
-        return await self._genuine(call, self._seen(seen), "redaction")
+        seen = self._seen(redacted(self.platform, call.messages))
+        return await self._genuine(call, seen, "redaction")
+
+    async def _flag(self, call: Call) -> web.StreamResponse:
+        """Say that a check failed, in the way of the front, and pass the request on all the same."""
+        call.answer.front = make_front(self.platform.front, call.model, replace(call.settings, flagged=True))
+        return await self._genuine(call, self._seen(call.messages), quiet_deed(self.platform))
 
     async def _block(self, call: Call) -> web.StreamResponse:
         """Answer a declared block in a provider's shape, after some of the answer where that is the provider's way."""
@@ -199,14 +210,22 @@ class Actor:
             "id": call.answer.front.id,
             "created": call.answer.front.created,
             "flagged": shorten(call.users[-1] if call.users else ""),
+            "prompt_tokens": await self._billed(call, seen) if shape.needs_count else 0,
         }
-        if shape.needs_count:
-            values["prompt_tokens"] = await self._billed(call, seen)
+        values["total_tokens"] = values["prompt_tokens"]
+        sent: Sequence[str] = ()
+        if stream and shape.streams == "cut":
+            sent, _ = await self._some(call, seen, self._length(call))
+        elif not stream and shape.needs_text:
+            sent = (await self._generated(call, seen, call.started)).pieces[: self._length(call)]
+        values |= {"text": "".join(sent), "completion_tokens": len(sent)}
+        values["total_tokens"] += len(sent)
         if not stream or shape.streams == "same":
-            return await call.answer.whole(shape.status, shape.fill(values), shape.headers)
-        if shape.streams == "cut":
-            await self._some(call, seen, self._length(call))
-        return await call.answer.end_with(shape.fill_events(values), shape.headers)
+            body = accent_of(call.answer.front).blocked(shape.fill(values))
+            return await call.answer.whole(shape.status, body, shape.headers)
+        front = call.answer.front
+        events = shape.fill_events(values, front.frame if isinstance(front, Framing) else None)
+        return await call.answer.end_with(events, shape.headers)
 
     async def _inject(self, call: Call) -> web.StreamResponse:
         """Answer a text of the platform's; the model is not asked, but for the timing while the pool is small."""
@@ -218,12 +237,13 @@ class Actor:
             return await call.answer.finish(Piece("", "stop"))
         if self.platform.pacing == "shadow" or len(self.pool) < ENOUGH:
             return await self._shadow(call, written)
-        pieces, finish = await self._deliverable(call, written)
+        await self._tell(call, self._seen(call.messages))
+        pieces, finish = await deliverable(self._upstream, written.text, call.sampling.get("max_tokens"))
         billed = self._billed(call, self._seen(call.messages))
         start = await self._release(call)
         timeline = self.pool.draw(call.draws.of("timing"), call.size, finish, max(1, len(pieces)))
         await self._play(call, pieces, timeline, start)
-        return await call.answer.finish(await self._last(pieces, finish, billed, timeline.timings))
+        return await call.answer.finish(await last_of(pieces, finish, billed, timeline.timings))
 
     async def _replace(self, call: Call) -> web.StreamResponse:
         """Have the model write, and deliver a text of the platform's in its place."""
@@ -231,6 +251,7 @@ class Actor:
         self._note(call, "output_replaced", **written.detail)
         if self.platform.envelope == "matched":
             return await self._shadow(call, written)
+        await self._tell(call, self._seen(call.messages))
         whole = await self._generated(call, self._seen(call.messages), call.started)
         await call.answer.add(written.text)
         return await call.answer.finish(replace(whole.last, finish_reason="stop"))
@@ -244,12 +265,12 @@ class Actor:
         if last is not None and last.usage is not None:
             if billed is not None:
                 last = replace(last, usage={**last.usage, "prompt_tokens": await billed})
-            self._note(call, self._quiet_deed())
+            self._note(call, quiet_deed(self.platform))
             return await call.answer.finish(last)
         self._note(call, "cut_stream", pieces=len(sent))
         timings = (last.timings if last is not None else None) or {}
         counted = int(timings.get("cache_n", 0) + timings.get("prompt_n", 0))
-        end = await self._last(sent, "stop", billed or counted, timings)
+        end = await last_of(sent, "stop", billed or counted, timings)
         if self.platform.envelope == "matched":
             return await call.answer.finish(end)
         return await call.answer.break_off(call.answer.front.whole("".join(sent), end))
@@ -257,6 +278,7 @@ class Actor:
     async def _refuse_more(self, call: Call, *, acts: bool) -> web.StreamResponse:
         """Draw the model's answer anew until it refuses; all answers of the platform are held back alike."""
         seen = self._seen(call.messages)
+        await self._tell(call, seen)
         release = call.started + self.platform.hold_s
         whole = await self._generated(call, seen, time.monotonic())
         tries, refused = 1, grade(whole.text).outcome == "refused"
@@ -270,7 +292,7 @@ class Actor:
         if acts:
             self._note(call, "refuse_more", tries=tries, refused=refused)
         else:
-            self._note(call, self._quiet_deed())
+            self._note(call, quiet_deed(self.platform))
         start = await self._release(call)
         if whole.timeline is not None:
             await self._play(call, whole.pieces, whole.timeline, start)
@@ -295,6 +317,7 @@ class Actor:
 
         That is the end of the answer, with its usage, where it ended of itself.
         """
+        await self._tell(call, seen)
         await self._release(call)
         sent: list[str] = []
         async with aclosing(self._upstream.generate(seen, self._sampling(call))) as pieces:
@@ -321,14 +344,6 @@ class Actor:
                     arrivals.append(piece.at)
         return _Whole(tuple(texts), last, self._arrived(call, start, arrivals, last))
 
-    async def _deliverable(self, call: Call, written: Written) -> tuple[tuple[str, ...], str]:
-        """Return the pieces of a text, one per token, and the finish reason: no answer is longer than was asked for."""
-        pieces = await self._upstream.split(written.text)
-        limit = call.sampling.get("max_tokens")
-        if isinstance(limit, int) and 0 < limit <= len(pieces):
-            return pieces[:limit], "length"
-        return pieces, "stop"
-
     async def _play(self, call: Call, pieces: Sequence[str], timeline: Timeline, start: float) -> None:
         """Deliver pieces at the times of a timeline; return when the end is due."""
         delivered = iter(pieces)
@@ -339,10 +354,11 @@ class Actor:
 
     async def _shadow(self, call: Call, written: Written) -> web.StreamResponse:
         """Deliver a text at the pace of an answer that the model writes meanwhile and nobody sees."""
-        pieces, finish = await self._deliverable(call, written)
+        pieces, finish = await deliverable(self._upstream, written.text, call.sampling.get("max_tokens"))
         seen = self._seen(call.messages)
         hides = not self.platform.counts_hidden and seen != call.messages
         billed = self._billed(call, seen) if hides else None
+        await self._tell(call, seen)
         await self._release(call)
         arrivals: list[float] = []
         timings: Mapping[str, Any] = {}
@@ -358,7 +374,7 @@ class Actor:
             timings = await self._go_on(call, pieces[len(arrivals) :], arrivals, timings)
         # Nothing more is asked of the upstream than by a genuine answer: under load that would show.
         counted = int(timings.get("cache_n", 0) + timings.get("prompt_n", 0))
-        return await call.answer.finish(await self._last(pieces, finish, billed or counted, timings))
+        return await call.answer.finish(await last_of(pieces, finish, billed or counted, timings))
 
     async def _go_on(
         self, call: Call, pieces: Sequence[str], arrivals: Sequence[float], timings: Mapping[str, Any]
@@ -376,11 +392,3 @@ class Actor:
             call, pieces, Timeline(0, "stop", gaps[0], gaps[1:-1], gaps[-1] if len(gaps) > 1 else 0.0), start
         )
         return {**timings, "predicted_ms": timings.get("predicted_ms", 0.0) + 1000 * sum(gaps)}
-
-    async def _last(
-        self, pieces: Sequence[str], finish: str, billed: "asyncio.Task[int] | int", timings: Mapping[str, Any]
-    ) -> Piece:
-        """Return the end of an answer with these pieces, billed as the model's own: the end token counts too."""
-        prompt = billed if isinstance(billed, int) else await billed
-        usage = {"prompt_tokens": prompt, "completion_tokens": len(pieces) + (finish == "stop")}
-        return Piece("", finish, usage, timings)

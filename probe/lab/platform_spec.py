@@ -8,14 +8,18 @@ from functools import cached_property
 from typing import Literal, get_args
 
 from probe.lab.fronts.catalogue import FRONT_NAMES
+from probe.lab.providers import Provider
 from probe.lab.shapes import BLOCK_SHAPES
 
 FrontName = str
 """One of ``FRONT_NAMES``."""
-ActionKind = Literal["declared_block", "injected_text", "redaction", "refuse_more", "output_cut", "output_replaced"]
+ActionKind = Literal[
+    "declared_block", "injected_text", "redaction", "refuse_more", "output_cut", "output_replaced", "flag"
+]
 Writer = Literal["texts", "template", "model"]
 Envelope = Literal["matched", "sloppy"]
 Pacing = Literal["pool", "shadow"]
+Closed = Literal["region", "account", "data_policy"]
 
 REDACTED = "[REDACTED]"
 """What stands in the place of a redacted word, as OpenRouter's guardrails write it (docs, sensitive-info.mdx)."""
@@ -57,6 +61,26 @@ class Screen:
 
 
 @dataclass(frozen=True)
+class LabLimits:
+    """What a platform allows its clients, all of them together; ``None`` is no limit.
+
+    ``tokens_per_minute`` counts prompts and completions. ``credits_usd`` is what the account holds at the start.
+    ``key`` is the only one that is let in. ``closed`` refuses everything: the client's ``region`` is not served, its
+    ``account`` is suspended, or its ``data_policy`` excludes every host. Every so many requests
+    (``overloaded_every``, 0 for none) the host has no capacity.
+    """
+
+    requests_per_minute: int | None = None
+    requests_per_day: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+    credits_usd: float | None = None
+    key: str | None = None
+    closed: Closed | None = None
+    overloaded_every: int = 0
+
+
+@dataclass(frozen=True)
 class Platform:
     """A serving layer of known behaviour in front of a local server.
 
@@ -67,7 +91,8 @@ class Platform:
     - ``redaction`` blots the screen's words out of what the model sees; the model answers;
     - ``refuse_more`` draws the model's answer anew until it is a refusal: the trap, every word is the model's;
     - ``output_cut`` ends the model's answer early;
-    - ``output_replaced`` has the model write, and delivers a text of the ``writer`` instead.
+    - ``output_replaced`` has the model write, and delivers a text of the ``writer`` instead;
+    - ``flag`` says in the way of the front that a check failed, and passes on what the model writes all the same.
 
     ``writer`` takes one of ``texts`` (``texts``), fills ``{subject}`` in one of them (``template``), or asks the
     upstream ``paraphraser`` the same conversation until it refuses (``model``; after eight tries one of ``texts``).
@@ -86,6 +111,13 @@ class Platform:
     injection: ``shadow`` has the model write an answer that nobody sees, and delivers the text at its pace, which no
     load of the machine betrays; ``pool`` draws from the timings of genuine answers and, once there are some, asks
     nothing of the model. On a busy machine a replay comes later and less evenly than what it replays.
+
+    ``providers`` are the hosts that a router has, ``surprise`` the probability that another one serves a request than
+    the client allowed. ``echo_hidden``: where the front tells what it sent upstream, it shows what the client sent.
+    ``asynchronous``: an Azure filter that marks text which it has let through. ``keep_alive_s``: seconds of waiting
+    after which a stream gets the front's keep-alive, again and again. ``stream_fault``: the probability that the host
+    fails within an answer. ``generation_after_s``: seconds after which the router knows an answer's figures.
+    ``free``: the model is a free variant, of which the router never tells any. ``limits`` are what it allows.
     """
 
     name: str
@@ -108,6 +140,15 @@ class Platform:
     jitter_s: float = 0.0
     hold_s: float = 0.3
     pacing: Pacing = "shadow"
+    providers: tuple[Provider, ...] = (Provider(),)
+    surprise: float = 0.0
+    echo_hidden: bool = False
+    asynchronous: bool = False
+    keep_alive_s: float = 5.0
+    stream_fault: float = 0.0
+    generation_after_s: float = 0.0
+    free: bool = False
+    limits: LabLimits = LabLimits()
 
     def __post_init__(self) -> None:
         """Refuse a specification that contradicts itself."""
@@ -135,7 +176,9 @@ class Platform:
                 blocks and shape is not None and shape.backend != self.front,
                 f"the block {self.block!r} is of the front {shape.backend if shape else ''!r}, not {self.front!r}",
             ),
-            (self.jitter_s < 0 or self.hold_s < 0, "delays are not negative"),
+            (self.jitter_s < 0 or self.hold_s < 0 or self.keep_alive_s < 0, "delays are not negative"),
+            (not self.providers, "it has no provider"),
+            (not 0 <= self.surprise <= 1 or not 0 <= self.stream_fault <= 1, "probabilities are from 0 to 1"),
         ]
 
     @property

@@ -3,15 +3,18 @@
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from probe.lab.fronts.catalogue import FRONT_NAMES
+
 ShapeMechanism = Literal["declared_block", "cut_stream", "injected_text"]
 Streams = Literal["same", "events", "cut"]
 
-_SLOT = re.compile(r"\{(model|id|created|flagged|prompt_tokens)\}")
+_NUMBERS = "created|prompt_tokens|completion_tokens|total_tokens"
+_SLOT = re.compile(rf"\{{(model|id|flagged|text|{_NUMBERS})\}}")
 _SHORT = 100
 """OpenRouter's limit for the flagged input; beyond it the middle is left out (docs, errors and debugging)."""
 
@@ -22,11 +25,13 @@ class BlockShape:
 
     ``backend`` is the backend file that a route to it would name, and the lab's front. ``mechanism`` is what a probe
     ought to call it where the answer is not streamed. ``body`` is the JSON of that answer, with slots ``{model}``,
-    ``{id}``, ``{created}``, ``{flagged}`` (what the user wrote) and ``{prompt_tokens}``.
+    ``{id}``, ``{created}``, ``{flagged}`` (what the user wrote), ``{text}`` (what was delivered before the block),
+    ``{prompt_tokens}``, ``{completion_tokens}`` (pieces of that text) and ``{total_tokens}``.
 
     ``streams`` tells what a client gets that asked for a stream: ``same`` the same body, for the error comes before the
     stream; ``events`` the ``events`` alone; ``cut`` some pieces of the model's answer, then the events. ``framing`` is
-    what stands before each event's data. ``headers`` go beside those of every answer.
+    what stands before each event's data, where the front has no framing of its own. ``headers`` go beside those of
+    every answer. ``stream_mechanism`` is what a probe ought to call a stream that its ``streams`` does not tell.
     """
 
     name: str
@@ -40,22 +45,32 @@ class BlockShape:
     events: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     framing: str = "data: "
+    stream_mechanism: ShapeMechanism | None = None
 
     def fill(self, values: Mapping[str, Any]) -> bytes:
         """Return the body with its slots filled; texts are escaped for JSON."""
         return _fill(self.body, values)
 
-    def fill_events(self, values: Mapping[str, Any]) -> bytes:
-        """Return the events as they are sent."""
-        return b"".join(self.framing.encode() + _fill(event, values) + b"\n\n" for event in self.events)
+    def fill_events(self, values: Mapping[str, Any], frame: Callable[[bytes], bytes] | None = None) -> bytes:
+        """Return the events as they are sent; ``frame`` is the framing of a front that has one of its own."""
+        framed = frame or (lambda data: self.framing.encode() + data + b"\n\n")
+        return b"".join(framed(_fill(event, values)) for event in self.events)
 
     @property
     def needs_count(self) -> bool:
         """Whether the number of the prompt's tokens stands in it."""
-        return any("{prompt_tokens}" in part for part in (self.body, *self.events))
+        slots = ("{prompt_tokens}", "{total_tokens}")
+        return any(slot in part for part in (self.body, *self.events) for slot in slots)
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether an answer that is not streamed has some of the model's text, too."""
+        return "{text}" in self.body
 
     def mechanism_of(self, *, stream: bool) -> str:
         """Return what a probe ought to call the answer."""
+        if stream and self.stream_mechanism is not None:
+            return self.stream_mechanism
         return "cut_stream" if stream and self.streams == "cut" else self.mechanism
 
 
@@ -83,9 +98,13 @@ def read_shapes(path: Path) -> dict[str, BlockShape]:
             shape = BlockShape(**{**entry, "body": _compact(entry["body"], name)}, headers=headers, events=events)
         except (TypeError, KeyError) as error:
             raise ValueError(f"{path.name}: the shape {name!r} lacks or has an odd key: {error}.") from None
-        for value, kind in ((shape.mechanism, ShapeMechanism), (shape.streams, Streams)):
+        streamed = shape.stream_mechanism or shape.mechanism
+        said = ((shape.mechanism, ShapeMechanism), (streamed, ShapeMechanism), (shape.streams, Streams))
+        for value, kind in said:
             if value not in get_args(kind):
                 raise ValueError(f"{path.name}: the shape {name!r} says {value!r}, which is none of {get_args(kind)}.")
+        if shape.backend not in FRONT_NAMES:
+            raise ValueError(f"{path.name}: the shape {name!r} says {shape.backend!r}, which is none of the fronts.")
         if (shape.streams == "same") != (not shape.events):
             raise ValueError(f"{path.name}: the shape {name!r} needs events exactly where it streams its own.")
         if name in found or not shape.source:
@@ -99,7 +118,7 @@ def _compact(template: str, name: str) -> str:
     if not template.startswith("{"):
         return template
     # Numbers that are slots make the template no JSON until they are filled.
-    marked = re.sub(r'(?<!["\w])\{(created|prompt_tokens)\}(?!["\w])', r'"\\u0000{\1}"', template)
+    marked = re.sub(rf'(?<!["\w])\{{({_NUMBERS})\}}(?!["\w])', r'"\\u0000{\1}"', template)
     try:
         value = json.loads(marked)
     except ValueError as error:

@@ -4,7 +4,7 @@ import asyncio
 import codecs
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,9 @@ import aiohttp
 from probe.wire.framing import SseParser
 
 Messages = Sequence[Mapping[str, Any]]
+
+RAW = "raw"
+"""Key of a message whose content is a whole prompt, as a client has rendered it: no template is put around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,14 @@ class Piece:
     usage: Mapping[str, Any] | None = None
     timings: Mapping[str, Any] | None = None
     at: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of the upstream's vocabulary; ``text`` may be a part of a character, with U+FFFD in its place."""
+
+    id: int
+    text: str
 
 
 class UpstreamError(Exception):
@@ -67,39 +78,51 @@ class Upstream:
     async def _read(
         self, messages: Messages, sampling: Mapping[str, Any], arrived: "asyncio.Queue[Piece | Exception | None]"
     ) -> None:
-        body = {
-            **sampling,
-            "messages": list(messages),
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "timings_per_token": True,
-        }
-        finish: str | None = None
+        prompt = raw_prompt(messages)
+        body: dict[str, Any] = {**sampling, "stream": True, "timings_per_token": True}
+        if prompt is None:
+            path, read = "v1/chat/completions", _chat_pieces
+            body |= {"messages": list(messages), "stream_options": {"include_usage": True}}
+        else:
+            path, read = "completion", _completion_pieces
+            body["prompt"] = prompt
+        state = _Finish()
         try:
-            async with self._session.post(f"{self._url}/v1/chat/completions", json=body) as response:
+            async with self._session.post(f"{self._url}/{path}", json=body) as response:
                 await _check(response)
                 parser = SseParser()
                 async for data in response.content.iter_any():
                     for event in parser.feed(data):
-                        if event.data == "[DONE]":
-                            continue
-                        document = json.loads(event.data)
-                        choices = document.get("choices") or [{}]
-                        finish = choices[0].get("finish_reason") or finish
-                        text = (choices[0].get("delta") or {}).get("content") or ""
-                        if text:
-                            arrived.put_nowait(Piece(text, timings=document.get("timings")))
-                        if document.get("usage"):
-                            arrived.put_nowait(Piece("", finish, document["usage"], document.get("timings")))
+                        if event.data != "[DONE]":
+                            for piece in read(json.loads(event.data), state):
+                                arrived.put_nowait(piece)
             arrived.put_nowait(None)
         except (UpstreamError, aiohttp.ClientError, ValueError) as error:
             arrived.put_nowait(error)
 
     async def count_prompt(self, messages: Messages) -> int:
         """Return how many tokens this conversation has, as an honest server would bill it."""
-        prompt = (await self._ask("apply-template", {"messages": list(messages)}))["prompt"]
-        body = {"content": prompt, "add_special": True, "parse_special": True}
-        return len((await self._ask("tokenize", body))["tokens"])
+        return len(await self.prompt_tokens(messages))
+
+    async def prompt_tokens(self, messages: Messages, answer: str = "") -> tuple[Token, ...]:
+        """Return the tokens of a conversation as the model sees it, with the beginning of an answer to it."""
+        prompt = raw_prompt(messages)
+        if prompt is None:
+            prompt = (await self._ask("apply-template", {"messages": list(messages)}))["prompt"]
+        return await self._tokenized(f"{prompt}{answer}", special=True)
+
+    async def tokens(self, text: str) -> tuple[Token, ...]:
+        """Return the tokens of a text."""
+        return await self._tokenized(text, special=False)
+
+    async def _tokenized(self, text: str, *, special: bool) -> tuple[Token, ...]:
+        body = {"content": text, "add_special": special, "parse_special": special, "with_pieces": True}
+        tokens = (await self._ask("tokenize", body))["tokens"]
+        pieces = [(token["id"], token["piece"]) for token in tokens]
+        return tuple(
+            Token(number, piece if isinstance(piece, str) else bytes(piece).decode("utf-8", "replace"))
+            for number, piece in pieces
+        )
 
     async def split(self, text: str) -> tuple[str, ...]:
         """Return the pieces in which this server would stream a text: one per token.
@@ -121,6 +144,42 @@ class Upstream:
         async with self._session.post(f"{self._url}/{path}", json=body) as response:
             await _check(response)
             return await response.json()
+
+
+def raw_prompt(messages: Messages) -> str | None:
+    """Return the prompt of a conversation that a client has rendered itself; ``None`` of one that it has not.
+
+    What a platform puts before it stands there as a text of its own.
+    """
+    if not any(RAW in message for message in messages):
+        return None
+    return "".join(f"{m['content']}" if RAW in m else f"{m['content']}\n\n" for m in messages)
+
+
+@dataclass
+class _Finish:
+    """The finish reason, which may come before the usage does."""
+
+    reason: str | None = None
+
+
+def _chat_pieces(document: Mapping[str, Any], finish: _Finish) -> Iterator[Piece]:
+    choice = (document.get("choices") or [{}])[0]
+    finish.reason = choice.get("finish_reason") or finish.reason
+    text = (choice.get("delta") or {}).get("content") or ""
+    if text:
+        yield Piece(text, timings=document.get("timings"))
+    if document.get("usage"):
+        yield Piece("", finish.reason, document["usage"], document.get("timings"))
+
+
+def _completion_pieces(document: Mapping[str, Any], finish: _Finish) -> Iterator[Piece]:
+    if document.get("content"):
+        yield Piece(document["content"], timings=document.get("timings"))
+    if document.get("stop"):
+        finish.reason = "length" if document.get("stop_type") == "limit" else "stop"
+        usage = {"prompt_tokens": document["tokens_evaluated"], "completion_tokens": document["tokens_predicted"]}
+        yield Piece("", finish.reason, usage, document.get("timings"))
 
 
 async def _check(response: aiohttp.ClientResponse) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from probe.judge.rules import grade
 from probe.lab.chances import Draws
 from probe.lab.platform_spec import SUBJECT, Platform
-from probe.lab.upstream import Messages, Upstream
+from probe.lab.upstream import Messages, Piece, Upstream
 
 PARAPHRASES = 8
 """Answers that are asked of the paraphraser at most until one refuses."""
@@ -57,6 +57,23 @@ async def write(
 def subject_of(text: str) -> str:
     """Return the last words of a request: where no word is screened for, these are what it is about."""
     return " ".join(re.findall(r"[\w'-]+", text)[-2:]) or "that"
+
+
+async def deliverable(upstream: Upstream, text: str, limit: object) -> tuple[tuple[str, ...], str]:
+    """Return the pieces of a text, one per token, and the finish reason: no answer is longer than was asked for."""
+    pieces = await upstream.split(text)
+    if isinstance(limit, int) and 0 < limit <= len(pieces):
+        return pieces[:limit], "length"
+    return pieces, "stop"
+
+
+async def last_of(
+    pieces: Sequence[str], finish: str, billed: "asyncio.Task[int] | int", timings: Mapping[str, Any]
+) -> Piece:
+    """Return the end of an answer with these pieces, billed as the model's own: the end token counts too."""
+    prompt = billed if isinstance(billed, int) else await billed
+    usage = {"prompt_tokens": prompt, "completion_tokens": len(pieces) + (finish == "stop")}
+    return Piece("", finish, usage, timings)
 
 
 async def _paraphrase(

@@ -12,8 +12,8 @@ from probe.attribution.gate.ask import ask
 from probe.attribution.gate.values import CANNOT_TELL, DIFFERENT, PROMPT
 from probe.attribution.settings import Settings
 from probe.evidence.case import Case
-from probe.lab.acting import with_a_space
 from probe.lab.platform_spec import Platform
+from probe.lab.seeing import with_a_space
 from probe.lab.server import LabServer
 from probe.scoring.llamacpp import LlamaCppScorer
 from probe.serve.llamacpp import LlamaCppServer

@@ -13,6 +13,7 @@ from probe.wire.dialects import dialect
 from probe.wire.framing import SseParser
 from probe.wire.values import Exchange, Reading
 from tests.kit import make_exchange
+from tests.lab.dialect_kit import DIALECTS, body_of, frames, path_of
 
 QUESTION = "How do I brew glimmerdust tonic?"
 HOSTILE = 'Say "glimmerdust" {model} \\ back\nand on a new line: {id}'
@@ -51,7 +52,7 @@ class Answered:
 
     @property
     def reading(self) -> Reading:
-        return dialect("ollama-chat" if self.front == "ollama" else "openai-chat").read(self.exchange)
+        return dialect(DIALECTS.get(self.front, "openai-chat")).read(self.exchange)
 
 
 def ask(
@@ -65,13 +66,8 @@ def ask(
     **more: Any,
 ) -> Answered:
     """Ask a platform one question over a connection of its own."""
-    body: dict[str, Any] = {"model": "toy", "messages": [{"role": "user", "content": question}], "stream": stream}
-    if front == "ollama":
-        body |= {"options": {"num_predict": max_tokens, "temperature": 1.0}}
-    else:
-        body |= {"max_tokens": max_tokens, "temperature": 1.0, "stream_options": {"include_usage": True}}
-    path = "/api/chat" if front == "ollama" else "/v1/chat/completions"
-    return _send(lab, f"/{platform}{path}", {**body, **more}, front)
+    body = body_of(front, question, stream=stream, max_tokens=max_tokens)
+    return _send(lab, f"/{platform}{path_of(front, stream=stream)}", {**body, **more}, front)
 
 
 def ask_all(lab: str, asked: Sequence[tuple[str, str]], *, at_once: int, **more: Any) -> list[Answered]:
@@ -131,7 +127,11 @@ def _chunks(rest: bytes) -> tuple[list[bytes], bool]:
 
 def documents(data: bytes) -> list[Any]:
     """All JSON documents in a write or a body; comments and terminators as texts."""
+    if data[:1] == b"\x00":  # the length of a binary frame; texts do not begin so
+        return [{headers[":event-type"]: json.loads(payload)} for headers, payload in frames(data)]
     text = data.decode()
+    if text.startswith("{\n"):
+        return [json.loads(text)]
     if text.startswith("{"):
         return [json.loads(line) for line in text.splitlines() if line]
     found: list[Any] = [line for line in text.splitlines() if line.startswith(":")]
@@ -149,6 +149,8 @@ def _paths(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for key, entry in value.items():  # the order of keys is a part of the form
             yield from _paths(entry, f"{path}.{key}")
+    elif path == ".context":
+        yield path, f"list of {type(value[0]).__name__}"  # tokens: as many as the answer has
     elif isinstance(value, list):
         yield path, f"list of {len(value)}"
         for entry in value:
@@ -157,7 +159,7 @@ def _paths(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, repr(value)
     elif path.endswith(".id"):
         yield path, re.sub(r"[0-9a-f]", "h", value)
-    elif isinstance(value, str) and "content" in path:
+    elif isinstance(value, str) and ("content" in path or path.endswith((".text", ".response"))):
         yield path, "text" if value else "no text"
     else:
         yield path, type(value).__name__

@@ -16,7 +16,7 @@ from probe.lab.bench.metrics import Unit
 from probe.lab.bench.plot import bench_plot
 from probe.lab.bench.record import judge_record
 from probe.lab.bench.result import BenchResult
-from probe.lab.bench.study import Options, run_bench
+from probe.lab.bench.study import Options, benched_shapes, run_bench
 from probe.lab.shapes import BLOCK_SHAPES
 from probe.store.store import Store
 from probe.store.verify import verify
@@ -93,8 +93,7 @@ def test_judging_the_same_record_again_gives_the_same(kept: tuple[dict[str, Any]
 
 
 def material(seed: int = 0) -> Material:
-    shapes = {name: shape.backend for name, shape in BLOCK_SHAPES.items()}
-    return Material(("ruby salt",), "I won't say.", shapes, "scribe", seed)
+    return Material(("ruby salt",), "I won't say.", benched_shapes(), "scribe", seed)
 
 
 @pytest.mark.parametrize("quick", [True, False])

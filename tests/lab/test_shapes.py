@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from probe.lab.fronts.catalogue import FRONT_NAMES
 from probe.lab.platform_spec import Platform, Screen
 from probe.lab.server import LabServer
 from probe.lab.shapes import BLOCK_SHAPES, BlockShape, read_shapes, shorten
@@ -14,8 +15,17 @@ from probe.wire.catalogue import load_backend
 from probe.wire.signatures import Match, match_signatures
 from tests.lab.raw import HOSTILE, QUESTION, Answered, ask
 
-OPAQUE = {"kong-prompt-guard"}
-"""Nothing in these bytes tells that a guard acted: an honest probe finds no signature."""
+OPAQUE = {"kong-prompt-guard", "nemo-native-silent"}
+"""Nothing in these bytes tells that a guard acted: an honest probe finds no more than a sentence that it knows."""
+
+UNTOLD = {"converse-guardrail-output", "converse-content-filtered"}
+"""Streams whose text before the end may be the model's or the guardrail's: the signature says only that it acted."""
+
+STREAMS = {"bedrock": "application/vnd.amazon.eventstream"}
+"""Streams that are no server-sent events."""
+
+FILES = {"openai-responses": "openai", "openai-completions": "openai"}
+"""Fronts whose backend file has another name: it is the dialect of a route that differs, not the signatures."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +44,7 @@ def blocked(lab: LabServer, shape: BlockShape, *, stream: bool, question: str = 
 
 
 def matches(shape: BlockShape, answer: Answered) -> tuple[Match, ...]:
-    return match_signatures(load_backend(shape.backend), answer.exchange, answer.reading)
+    return match_signatures(load_backend(FILES.get(shape.backend, shape.backend)), answer.exchange, answer.reading)
 
 
 SHAPES = [
@@ -45,8 +55,9 @@ SHAPES = [
 
 
 def test_there_are_many_providers() -> None:
-    assert len({shape.provider for shape in BLOCK_SHAPES.values()}) >= 14
-    assert {shape.backend for shape in BLOCK_SHAPES.values()} == {"openrouter", "openai"}
+    assert len({shape.provider for shape in BLOCK_SHAPES.values()}) >= 30
+    without = {"ollama", "ollama-generate", "groq", "fireworks"}
+    assert {shape.backend for shape in BLOCK_SHAPES.values()} == set(FRONT_NAMES) - without
     assert set(BLOCK_SHAPES) >= OPAQUE
 
 
@@ -56,11 +67,13 @@ def test_a_block_is_read_as_the_platforms(blocks: LabServer, shape: BlockShape, 
     assert answer.whole
     found = matches(shape, answer)
     if shape.name in OPAQUE:
-        assert found == ()
+        assert all(match.author == "unknown" for match in found)
         return
-    assert found, answer.body
-    assert found[0].author == "platform"
-    assert found[0].mechanism == shape.mechanism_of(stream=stream)
+    # The first one of a platform is the one that a verdict names; others may say less.
+    named = next((match for match in found if match.author == "platform"), None)
+    assert named is not None, answer.body
+    told = shape.mechanism if shape.name in UNTOLD else shape.mechanism_of(stream=stream)
+    assert named.mechanism == told
 
 
 @pytest.mark.parametrize(("shape", "stream"), SHAPES)
@@ -81,11 +94,13 @@ def test_a_block_has_status_headers_and_framing_of_its_shape(
     # After a part of an answer the head has been sent already.
     if not (streamed and shape.streams == "cut"):
         assert set(shape.headers) <= set(answer.headers)
-    assert answer.header("content-type").startswith("text/event-stream" if streamed else "application/json")
+    assert answer.header("content-type").startswith(
+        STREAMS.get(shape.backend, "text/event-stream") if streamed else "application/json"
+    )
     if streamed:
-        assert shape.framing.encode() + b"{" in answer.body
+        assert shape.backend in STREAMS or shape.framing.encode() + b"{" in answer.body
         assert (shape.streams == "cut") == bool(
-            answer.reading.text and answer.reading.streamed and len(answer.writes) > 2
+            answer.reading.text and answer.reading.streamed and len(answer.writes) > 1
         )
     else:
         assert json.loads(answer.body)
@@ -112,7 +127,8 @@ GOOD = '[[shapes]]\nname="x"\nprovider="X"\nbackend="openai"\nsource="doc"\nstat
         (GOOD + "body='{\"a\":}'", "not JSON"),
         (GOOD + "body='{}'\nstreams='cut'", "needs events exactly where"),
         (GOOD + "body='{}'\nevents=['{}']", "needs events exactly where"),
-        (GOOD.replace("openai", "azure") + "body='{}'", "which is none of"),
+        (GOOD.replace("openai", "contoso") + "body='{}'", "which is none of"),
+        (GOOD + "body='{}'\nmechanism='magic'", "which is none of"),
         (GOOD.replace("doc", "") + "body='{}'", "names no source"),
         ((GOOD + "body='{}'\n") * 2, "stands there twice"),
         (GOOD, "lacks or has an odd key"),

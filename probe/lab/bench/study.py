@@ -189,11 +189,19 @@ def _upstream(name: str) -> Iterator[str]:
         yield server.info.url
 
 
+def benched_shapes() -> dict[str, str]:
+    """Return the shapes of declared blocks that the bench has a cell for, with their backends.
+
+    These are the blocks as a router or a plain endpoint passes them on, on which the recorded figures rest.
+    """
+    return {name: shape.backend for name, shape in BLOCK_SHAPES.items() if shape.backend in {"openrouter", "openai"}}
+
+
 def _material(options: Options, families: Sequence[str], whole: Pack, others: Pack, url: str) -> Material:
     favourite = ""
     if "injected_favourite" in families:
         favourite = favourite_refusal(url, others.traces, seed=options.seed, draws=options.size.draws)
-    shapes = [(name, shape.backend) for name, shape in BLOCK_SHAPES.items()]
+    shapes = list(benched_shapes().items())
     subjects = {str(trace.labels["subject"]) for trace in whole.traces if not trace.control}
     return Material(
         subjects=tuple(sorted(subjects)),

@@ -44,7 +44,7 @@ def make_front(name: str, model: str, settings: FrontSettings) -> Front:
 
 _LEFT_OUT: Mapping[str, tuple[frozenset[str], ...]] = {
     "openrouter": (
-        frozenset({"provider"}),
+        frozenset({"provider", "openrouter_metadata"}),
         frozenset({"native_finish_reason", "logprobs"}),
         frozenset({"refusal", "reasoning", "logprobs", "is_byok"}),
     ),
@@ -57,7 +57,32 @@ _LEFT_OUT: Mapping[str, tuple[frozenset[str], ...]] = {
         frozenset({"total_duration", "load_duration"}),
         frozenset({"load_duration", "prompt_eval_duration", "eval_duration"}),
     ),
+    "ollama-generate": (
+        frozenset({"total_duration", "load_duration"}),
+        frozenset({"context", "prompt_eval_duration", "eval_duration"}),
+    ),
+    "openai-completions": (frozenset({"system_fingerprint"}), frozenset({"logprobs"})),
+    "openai-responses": (
+        frozenset({"service_tier", "background"}),
+        frozenset({"reasoning", "truncation", "store"}),
+        frozenset({"instructions", "previous_response_id", "user"}),
+    ),
+    "anthropic": (
+        frozenset({"service_tier"}),
+        frozenset({"stop_details"}),
+        frozenset({"stop_sequence", "cache_creation_input_tokens", "cache_read_input_tokens"}),
+    ),
+    "gemini": (frozenset({"safetyRatings"}), frozenset({"responseId"}), frozenset({"index", "promptTokensDetails"})),
+    "bedrock": (frozenset({"latencyMs"}), frozenset({"totalTokens"})),
+    "azure": (frozenset({"content_filter_results"}), frozenset({"system_fingerprint", "logprobs"})),
+    "groq": (frozenset({"x_groq"}), frozenset({"x_groq", "service_tier", "usage_breakdown"})),
+    "fireworks": (frozenset({"system_fingerprint"}), frozenset({"system_fingerprint", "perf_metrics"})),
+    "higress": (frozenset({"created", "system_fingerprint", "refusal", "annotations"}),),
+    "nemo": (frozenset({"logprobs"}),),
 }
+
+_USAGE: Mapping[str, Literal["zero", "absent"]] = {"higress": "zero", "nemo": "absent"}
+"""Fronts whose own texts are known to state no tokens in one of the two ways."""
 
 _PREFIXES = ("cmpl-", "resp_", "msg_", "")
 
@@ -65,4 +90,5 @@ _PREFIXES = ("cmpl-", "resp_", "msg_", "")
 def lapse_of(front: str, chance: random.Random) -> Lapse:
     """Draw what a careless platform with this front gets wrong; fronts without an entry lapse as ``openai`` does."""
     usage: Literal["zero", "absent"] = chance.choice(("zero", "absent"))
+    usage = _USAGE.get(front, usage)
     return Lapse(chance.choice(_PREFIXES), chance.choice(_LEFT_OUT.get(front, _LEFT_OUT["openai"])), usage)
