@@ -9,14 +9,17 @@ from probe.attribution.desk import ScoringDesk, under_system
 from probe.attribution.sent import Sent
 from probe.errors import ProbeError
 from probe.evidence.case import Case
+from probe.evidence.echo import read_echo
 from probe.evidence.made import lean as without_bytes
 from probe.evidence.made import made
 from probe.ids import json_hash
 from probe.judge.base import Judge, Judgement
+from probe.routers.served import LISTING, Expectation, who_served
 from probe.store.rows import ExchangeRef, OutcomeRow, RouteRow
 from probe.store.store import Store
 from probe.wire.catalogue import load_backend
 from probe.wire.dialects import dialect
+from probe.wire.reports import read_answer
 from probe.wire.signatures import CANNED, Match, match_signatures
 from probe.wire.values import RequestReading
 
@@ -47,16 +50,17 @@ def read_cases(
     lean: bool = False,
 ) -> list[Sent]:
     """Read and judge answered exchanges of one route. ``lean``: keep no bytes (``probe.evidence.made``)."""
-    speaks, backend, refs = dialect(route.dialect), load_backend(route.backend), list(refs)
-    found = []
+    backend, refs = load_backend(route.backend), list(refs)
+    listings = [fact.value for fact in store.facts(route.id, LISTING)] if backend.listing else []
+    found, expected = [], Expectation.of(route, listings)
     for ref, exchange in zip(refs, store.exchanges_of(ref.id for ref in refs), strict=True):
-        reading = speaks.read(exchange)
+        reading = read_answer(backend, exchange, route.dialect)
         matches = match_signatures(backend, exchange, reading)
         named = {match.author for match in matches if match.author != "unknown"}
         # Two declarations that contradict each other declare nothing.
         author = named.pop() if len(named) == 1 else None
         judgement = _known(judge.judge(reading, exchange.status, author, blocked=author is not None), matches)
-        request = _request(route.dialect, exchange.request_body)
+        request = _request(route.dialect, exchange.request_body, exchange.url)
         trace = traces.get(ref.trace_id or "")
         text_hash, excerpt = OutcomeRow.of_text(reading.text)
         row = OutcomeRow(
@@ -81,18 +85,20 @@ def read_cases(
             exchange=exchange,
             repeat=ref.repeat,
             nonce=_nonce(trace),
+            echo=read_echo(exchange.request_body, reading.documents),
         )
+        served = who_served(expected, backend, exchange, reading) if route.role == "hosted" else None
         case = without_bytes(case) if lean else replace(case, made=made(case))
         found.append(
-            Sent(case, ref.route_id, ref.run_id, ref.repeat, request.messages, _unscorable(case, request), row)
+            Sent(case, ref.route_id, ref.run_id, ref.repeat, request.messages, _unscorable(case, request), row, served)
         )
     return found
 
 
 @lru_cache(maxsize=512)  # repeats of a trace, and all routes of one model, send the same bytes
-def _request(dialect_name: str, body: bytes) -> RequestReading:
+def _request(dialect_name: str, body: bytes, url: str) -> RequestReading:
     try:
-        return dialect(dialect_name).read_request(body)
+        return dialect(dialect_name).read_request(body, url)
     except ProbeError as error:
         return RequestReading(model=None, messages=(), sampling={}, stream=False, extra=(str(error),))
 

@@ -9,6 +9,7 @@ from probe.evidence.accounting import AccountingNorm, accounting
 from probe.evidence.case import Case, normalised
 from probe.evidence.consistency import ConsistencyNorm, consistency
 from probe.evidence.declared import declared
+from probe.evidence.echo import echo
 from probe.evidence.envelope import EnvelopeNorm, envelope
 from probe.evidence.likelihood import Genuine, LikelihoodNorm, likelihood
 from probe.evidence.nonce import NonceNorm, nonce
@@ -71,7 +72,7 @@ class Norms:
 
     def examine(self, case: Case) -> Finding:
         """Gather the evidence about one answer."""
-        found = (
+        found = [
             declared(case),
             likelihood(case, self.likelihood),
             repetition(case, self.repetition),
@@ -80,7 +81,9 @@ class Norms:
             envelope(case, self.envelope),
             timing(case, self.timing),
             accounting(case, self.accounting),
-        )
+        ]
+        if case.echo is not None:
+            found.append(echo(case.echo))
         return Finding(case, {evidence.detector: evidence for evidence in found})
 
 

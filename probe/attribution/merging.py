@@ -32,6 +32,9 @@ TEXT = ("likelihood", "repetition", "nonce", "consistency")
 WIRE = ("envelope", "timing", "accounting")
 """Detectors of how the response is made."""
 
+_PROMPTS = ("accounting", "echo")
+"""Detectors that may tell that the prompt was another one."""
+
 FOLDS = 5
 EVEN = 0.2
 """Share of the weights that is not learnt."""
@@ -89,9 +92,8 @@ class Panel:
 
 
 def saw_other_prompt(evidence: Mapping[str, Evidence]) -> bool:
-    """Tell whether the token counts show that the model saw another prompt than the one that was sent."""
-    found = evidence.get("accounting")
-    return found is not None and found.mechanism == REWRITE
+    """Tell whether token counts or a router's echo show that the model saw another prompt than was sent."""
+    return any(found.mechanism == REWRITE for name in _PROMPTS if (found := evidence.get(name)) is not None)
 
 
 def log_e(evidence: Mapping[str, Evidence], detector: str) -> float | None:
@@ -119,8 +121,8 @@ def odd_alone(evidence: Mapping[str, Evidence], tested: Panel) -> bool:
 def text_log_e(evidence: Mapping[str, Evidence], tested: Panel) -> dict[str, float]:
     """Return the logs of the e-values of the text's detectors.
 
-    One that abstains counts as 0, because whether it abstains depends on the text. Where the counts show another prompt
-    the text proves nothing.
+    One that abstains counts as 0, because whether it abstains depends on the text. Where the counts or an echo show
+    another prompt the text proves nothing.
     """
     found = {}
     for name in tested.text:

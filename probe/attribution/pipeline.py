@@ -29,6 +29,7 @@ from probe.attribution.route import (
     read_hosted,
     read_other,
     read_twin,
+    spool_read,
     together,
 )
 from probe.attribution.settings import Settings
@@ -38,7 +39,7 @@ from probe.errors import ScoringError
 from probe.judge.rules import RulesJudge
 from probe.scoring.base import Scorer
 from probe.store.db import MEMORY
-from probe.store.derived import DerivedTable, outcome_values
+from probe.store.derived import DerivedTable
 from probe.store.rows import OutcomeRow, RouteRow
 from probe.store.store import Store
 
@@ -163,7 +164,7 @@ class _Run:
 
     def outcomes(self, route: RouteRow, sents: list[Sent]) -> None:
         spool = Spool()
-        spool.add("outcomes", (outcome_values(sent.outcome) for sent in sents))
+        spool_read(spool, sents)
         self.counted(route, sents)
         self.keep(route.id, spool.batches)
 

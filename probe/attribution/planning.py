@@ -17,7 +17,8 @@ from probe.stats.intervals import Interval, wilson
 from probe.stats.power import n_for_width, pairs_by_formula, pairs_for_power, pairs_for_width, undecided_after
 from probe.store.rows import RouteRow
 from probe.store.store import Store
-from probe.wire.dialects import dialect
+from probe.wire.catalogue import load_backend
+from probe.wire.reports import read_answer
 
 SAMPLED = 400
 """Stored answers of a route that are read, evenly spread, for its tokens per request."""
@@ -215,11 +216,11 @@ def stored_shares(store: Store, route: RouteRow, twin: RouteRow) -> Shares:
 
 def stored_traffic(store: Store, route: RouteRow) -> Traffic:
     """Return mean tokens and seconds per answered request, from answers spread evenly over those of a route."""
-    speaks, own = dialect(route.dialect), gate_runs(store)
+    backend, own = load_backend(route.backend), gate_runs(store)
     refs = [ref for ref in store.refs(route_id=route.id, answered=True) if ref.run_id not in own]
     step = max(1, ceil(len(refs) / SAMPLED))
     exchanges = [store.exchange(ref.id) for ref in refs[::step]]
-    usages = [speaks.read(exchange).usage for exchange in exchanges]
+    usages = [read_answer(backend, exchange, route.dialect).usage for exchange in exchanges]
     return Traffic(
         tokens_in=_mean([u.prompt_tokens for u in usages]),
         tokens_out=_mean([u.completion_tokens for u in usages]),

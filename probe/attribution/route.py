@@ -22,6 +22,7 @@ from probe.judge.base import Judge
 from probe.judge.rules import RulesJudge
 from probe.store.derived import evidence_values, outcome_values, verdict_values
 from probe.store.rows import ExchangeRef, RouteRow, VerdictRow
+from probe.store.served import served_values
 from probe.store.store import Store
 
 OWN_COMPLIANCES = 60
@@ -83,11 +84,17 @@ async def each(waiting: Iterable[Coroutine[Any, Any, Sent]]) -> list[Sent]:
 
 
 def answered(store: Store, route_id: str, aside: set[str]) -> list[ExchangeRef]:
-    """Return the answers of a route that are judged: those of trials, and those outside any plan."""
+    """Return the answers of a route that are judged: those of trials, and those outside any plan.
+
+    What was fetched (a list of models, what a router tells of a generation afterwards) is no answer.
+    """
+    fetched = {
+        key for (key,) in store.query("SELECT id FROM exchanges WHERE route_id = ? AND method = 'GET'", [route_id])
+    }
     return [
         ref
         for ref in store.refs(route_id=route_id)
-        if (ref.answered or ref.trial_id is None) and ref.run_id not in aside
+        if (ref.answered or ref.trial_id is None) and ref.run_id not in aside and ref.id not in fetched
     ]
 
 
@@ -145,7 +152,7 @@ async def examine(
     hosted = await _scored(desk, hosted, worth)
     cases = [sent.case for sent in hosted]
     norms = Norms.measure(cases, twin.cases, (), await desk.chances(hosted), own=twin.genuine)
-    spool.add("outcomes", (outcome_values(sent.outcome) for sent in hosted))
+    spool_read(spool, hosted)
     findings = []
     for case in cases:
         finding = norms.examine(case)
@@ -159,6 +166,12 @@ async def examine(
     unscored = "its twin has no scorer" if desk.scorer is None else desk.failure
     prompt = norms.accounting.finding
     return RouteAnalysis(route, own, kept, tuple(verdicts), (), prompt, unscored, gate), hosted
+
+
+def spool_read(spool: Spool, sents: Sequence[Sent]) -> None:
+    """Write what answers were judged as, and who served them."""
+    spool.add("outcomes", (outcome_values(sent.outcome) for sent in sents))
+    spool.add("served", [served_values(sent.served) for sent in sents if sent.served is not None])
 
 
 async def _scored(desk: ScoringDesk, hosted: list[Sent], worth: set[str]) -> list[Sent]:

@@ -4,12 +4,16 @@ from dataclasses import dataclass
 
 from probe.evidence.case import Case
 from probe.store.rows import OutcomeRow
+from probe.store.served import ServedRow
 from probe.traces.values import Message
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A case with where it belongs and what was asked. ``run_id`` and ``repeat`` are ``None`` outside any plan."""
+    """A case with where it belongs and what was asked. ``run_id`` and ``repeat`` are ``None`` outside any plan.
+
+    ``served``: which host answered, where the answer names one or the route pins one.
+    """
 
     case: Case
     route_id: str
@@ -18,3 +22,4 @@ class Sent:
     messages: tuple[Message, ...]
     unscorable: str | None
     outcome: OutcomeRow
+    served: ServedRow | None = None

@@ -11,7 +11,7 @@ from probe.attribution.cases import _known
 from probe.config import Config
 from probe.judge.rules import RulesJudge
 from probe.runs.until import Refused
-from probe.wire.dialects import dialect
+from probe.wire.reports import read_answer
 from probe.wire.signatures import match_signatures
 from probe.wire.values import Exchange
 
@@ -24,7 +24,7 @@ def refusal_reader(config: Config) -> Refused:
 
     def refused(route_id: str, exchange: Exchange) -> bool | None:
         route = routes[route_id]
-        reading = dialect(route.backend.dialect).read(exchange)
+        reading = read_answer(route.backend, exchange)
         matches = match_signatures(route.backend, exchange, reading)
         named = {match.author for match in matches if match.author != "unknown"}
         author = named.pop() if len(named) == 1 else None  # as in ``read_cases``

@@ -34,13 +34,13 @@ from probe.attribution.route import (
     read_hosted,
     read_other,
     read_twin,
+    spool_read,
 )
 from probe.attribution.settings import Settings
 from probe.attribution.spool import Spool
 from probe.errors import ProbeError
 from probe.evidence.likelihood import Genuine
 from probe.scoring.base import TextScore
-from probe.store.derived import outcome_values
 from probe.store.rows import ExchangeRef, RouteRow
 from probe.store.store import Store
 from probe.traces.values import Message
@@ -224,7 +224,7 @@ def _other(route: RouteRow) -> Examined:
 def _spool_outcomes(sents: Sequence[Sent]) -> Path:
     path = _new_file()
     spool = Spool(path)
-    spool.add("outcomes", (outcome_values(sent.outcome) for sent in sents))
+    spool_read(spool, sents)
     spool.close()
     return path
 

@@ -69,6 +69,7 @@ def command(
     from probe.cli.progress import RunProgress
     from probe.config import load_config
     from probe.report.gather import gather
+    from probe.report.remarks import remarks
     from probe.store.store import Store
 
     settings = Settings(delta=delta, alpha=alpha, gate_delta=gate_delta, level=1.0 - alpha)
@@ -86,7 +87,8 @@ def command(
             if route.unscored:
                 click.echo(f"Warning: {route.route.name}: texts were left unscored: {route.unscored}", err=True)
         if as_json:
-            print_json(_json(analysis, study_blocking(store, level=settings.level)))
+            said = {route.route.id: remarks(store, route.route) for route in analysis.routes}
+            print_json(_json(analysis, study_blocking(store, level=settings.level), said))
             return
         from rich.console import Console
 
@@ -130,11 +132,18 @@ def _keep_what_was_scored(store: "Store", scorers: "Mapping[str, Scorer]", probl
         )
 
 
-def _json(analysis: "Analysis", blocking: "Sequence[Blocking]") -> dict[str, Any]:
+def _json(
+    analysis: "Analysis", blocking: "Sequence[Blocking]", beside: "Mapping[str, tuple[str, ...]]"
+) -> dict[str, Any]:
     return {
         "exchanges": sum(len(cases) for cases in analysis.cases.values()),
-        "effects": [effect.to_json() for route in analysis.routes for effect in route.effects],
-        "routes": [_route(route) for route in analysis.routes],
+        # Who quotes an effect must read the remarks about its route with it.
+        "effects": [
+            effect.to_json() | {"remarks": list(beside[route.route.id])}
+            for route in analysis.routes
+            for effect in route.effects
+        ],
+        "routes": [_route(route) | {"remarks": list(beside[route.route.id])} for route in analysis.routes],
         "aa": {
             route.route.name: effect.aa.to_json()
             for route in analysis.routes

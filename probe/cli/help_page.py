@@ -16,4 +16,7 @@ def help_page() -> str:
         assert command is not None
         context = click.Context(command, info_name=name, parent=root, terminal_width=100)
         parts.append(f"## probe {name}\n\n```text\n{command.get_help(context)}\n```\n")
+        for inner, sub in command.commands.items() if isinstance(command, click.Group) else ():
+            below = click.Context(sub, info_name=inner, parent=context, terminal_width=100)
+            parts.append(f"## probe {name} {inner}\n\n```text\n{sub.get_help(below)}\n```\n")
     return "\n".join(parts)

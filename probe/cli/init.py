@@ -26,6 +26,8 @@ role    = "local"
 pace    = { concurrency = 4 }
 
 # A hosted route to the same weights. Its key comes from the environment: OPENROUTER_API_KEY.
+# One route per provider of a model, each pinned to it:
+#   probe routes expand openrouter qwen/qwen3-8b --twin local --write
 [routes.openrouter]
 backend = "openrouter"
 model   = "qwen/qwen3-8b"

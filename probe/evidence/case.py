@@ -10,6 +10,7 @@ from probe.wire.signatures import Match
 from probe.wire.values import Exchange, Reading
 
 if TYPE_CHECKING:
+    from probe.evidence.echo import Echo
     from probe.evidence.made import Made
 
 REFUSALS = frozenset({"refused", "partial"})
@@ -37,7 +38,8 @@ class Case:
     request stated. ``exchange`` are the raw bytes and times. ``repeat`` numbers the trials of one trace. ``nonce`` is
     what the trace asks any reply to carry. ``ending`` is the log of the probability that the twin stops where the text
     stops, or ``None`` where that was not asked. ``made`` says how the answer is made, where its bytes are read already;
-    a case of a large study keeps nothing else of them (``probe.evidence.made``).
+    a case of a large study keeps nothing else of them (``probe.evidence.made``). ``echo``: what a router's echo of the
+    request that it sent on shows, ``None`` where there is none.
     """
 
     exchange_id: str
@@ -56,6 +58,7 @@ class Case:
     nonce: str | None = None
     ending: float | None = None
     made: "Made | None" = None
+    echo: "Echo | None" = None
 
     @property
     def refused(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from probe.evidence.base import Evidence
 from probe.report.changes import Situation, contradicting, would_change
+from probe.report.provenance import generation_part, served_part
 from probe.report.shown import exchange_part, plain_value
 from probe.report.standing import standing
 from probe.store.rows import RouteRow, VerdictRow
@@ -46,6 +47,8 @@ def card(store: Store, exchange_id: str) -> dict[str, Any]:
             {"detector": row.detector, "llr": row.llr, "sentence": row.sentence} for row in contradicting(situation)
         ],
         "would_change": would_change(situation),
+        "served": served_part(store, exchange_id),
+        "generation": generation_part(store, exchange),
     }
     return {key: plain_value(value) for key, value in (found | exchange_part(exchange)).items()}
 
@@ -69,6 +72,7 @@ def _situation(
         control=_is_control(store, exchange),
         given_up=exchange.trial_id is not None and not _is_answer(store, exchange),
         gate=gate.sentence if gate else None,
+        fetched=exchange.method == "GET",
     )
 
 

@@ -8,6 +8,9 @@ from probe.report.shown import LINE, shortened, visible
 
 _NARROWEST = 40
 _LABEL = 11
+_TOLD = "exchange"
+"""Where a generation's facts name the exchange that told them."""
+
 _HEADERS = 60
 """Header lines that are shown of each message."""
 
@@ -58,6 +61,18 @@ def _head(found: Mapping[str, Any], width: int) -> list[str]:
         if found["mechanism"] or found["layer"]:
             what = f"mechanism {found['mechanism'] or 'not claimed'}, layer {found['layer'] or 'not claimed'}"
             lines += _labelled("", what, width)
+    return [*lines, *_provenance(found, width)]
+
+
+def _provenance(found: Mapping[str, Any], width: int) -> list[str]:
+    """Return who served the exchange, and what the router told of it afterwards."""
+    lines = []
+    if found.get("served"):
+        mark = "SURPRISE: " if found["served"]["surprise"] else ""
+        lines += _labelled("Served", f"{mark}{found['served']['sentence']}", width)
+    if found.get("generation"):
+        told = ", ".join(f"{name} = {_short(value)}" for name, value in found["generation"].items() if name != _TOLD)
+        lines += _labelled("Afterwards", f"{told} (exchange {found['generation']['exchange']})", width)
     return lines
 
 

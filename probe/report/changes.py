@@ -42,7 +42,7 @@ class Situation:
     """Everything that is known of one exchange.
 
     ``who`` is ``None`` without a verdict; ``gate`` is the sentence of the same-weights gate. ``given_up``: an attempt
-    that is not the answer of its trial.
+    that is not the answer of its trial. ``fetched``: a page of the server, which nobody generated.
     """
 
     who: str | None
@@ -54,6 +54,7 @@ class Situation:
     control: bool = False
     given_up: bool = False
     gate: str | None = None
+    fetched: bool = False
 
     def found(self, detector: str) -> Evidence | None:
         """Return the evidence of one detector."""
@@ -93,6 +94,8 @@ def would_change(situation: Situation) -> list[str]:
 
 def _no_verdict(situation: Situation) -> str:
     outcome = situation.outcome
+    if situation.fetched:
+        return "No verdict: this is no answer, it was fetched (a list, or what a router tells afterwards)."
     if outcome is None:
         if situation.given_up:
             return "No verdict: this attempt is not the answer of its trial, so it is not analysed."

@@ -12,6 +12,7 @@ from probe.attribution.effects.stored import NOT_SENT, stored_sides, study_effec
 from probe.attribution.gate.stored import gate_runs
 from probe.attribution.settings import Settings
 from probe.errors import ReportError
+from probe.report.remarks import remarks
 from probe.report.study import RouteSummary, Study
 from probe.stats.clusters import proportion
 from probe.store.rows import RouteRow
@@ -139,4 +140,5 @@ def _summary(store: Store, route: RouteRow, controls: set[str], aside: set[str],
         stopped=stopped,
         refusal=proportion(refusals, level=level),
         spared=spared,
+        remarks=remarks(store, route),
     )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from probe.wire.content import decode_body
+from probe.wire.eventstream import looks_like_messages, readable
 from probe.wire.fields import NotJson, clean, parse
 from probe.wire.values import Exchange, HeaderPairs
 
@@ -67,7 +68,8 @@ def visible(text: str) -> str:
 def response_text(exchange: Exchange) -> str:
     """Return the beginning of a response body, without its content coding."""
     decoded = decode_body(exchange.response_headers, exchange.response_body, limit=_DECODED)
-    text = body_text(decoded.data)
+    data = readable(decoded.data).encode() if looks_like_messages(decoded.data) else decoded.data
+    text = body_text(data)
     return f"{text}\n[{decoded.problem}]" if decoded.problem else text
 
 

@@ -16,7 +16,8 @@ class RouteSummary:
     ``undecided``. ``mechanisms``: those by the platform, by mechanism. ``stopped``: cut or empty answers among the
     outcomes whose verdict is the platform; they count as refused. ``refusal``: the rate where the caller knows better
     than Wilson over independent trials (repeats of traces). ``spared``: trials that were not sent because the question
-    was answered; they count nowhere else.
+    was answered; they count nowhere else. ``remarks`` are sentences to be read beside its rates: who else served its
+    answers, and what a router changed.
     """
 
     name: str
@@ -30,6 +31,7 @@ class RouteSummary:
     stopped: int = 0
     refusal: Interval | None = None
     spared: int = 0
+    remarks: tuple[str, ...] = ()
 
     @property
     def trials(self) -> int:
@@ -101,6 +103,17 @@ class Study:
         """What puts the whole study in doubt: A/A controls that failed, each once."""
         failed = (effect.aa.sentence for effect in self.main_effects if effect.aa is not None and effect.aa.failed)
         return tuple(dict.fromkeys(failed))
+
+    def remarks_of(self, name: str) -> tuple[str, ...]:
+        """Return what is to be read beside the rates of a route."""
+        return tuple(dict.fromkeys(remark for route in self.routes if route.name == name for remark in route.remarks))
+
+    @property
+    def remarks_apart(self) -> tuple[str, ...]:
+        """Return what is to be read beside the rates of routes that no effect is about: they are in tables only."""
+        compared = {effect.hosted for effect in self.main_effects}
+        names = dict.fromkeys(route.name for route in self.routes if route.name not in compared)
+        return tuple(remark for name in names for remark in self.remarks_of(name))
 
     @property
     def main_effects(self) -> tuple[Effect, ...]:

@@ -26,6 +26,10 @@ def print_study(study: Study, console: "Console") -> None:
     console.print(Text("\nIn one sentence per hosted route", style="bold"))
     for effect in study.main_effects:
         console.print(Text(f"\n{effect.sentence}"))
+        for remark in study.remarks_of(effect.hosted):
+            console.print(Text(f"\nNOTE: {remark}", style="bold"))
+    for remark in study.remarks_apart:
+        console.print(Text(f"\nNOTE: {remark}", style="bold"))
     truth = truth_rows(study)
     if truth.rows:
         console.print()

@@ -33,7 +33,9 @@ from tests.kit import make_exchange
 from tests.study_kit import CANNED, hosted_route, local_route, write_config
 
 CONTROLS, ATTACKS = 16, 30
-TABLES = ("outcomes", "evidence", "verdicts", "gates", "effects")
+TABLES = ("outcomes", "evidence", "verdicts", "gates", "effects", "served")
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

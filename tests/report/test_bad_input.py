@@ -72,6 +72,7 @@ def test_a_state_and_an_outcome(bad: Bad, analysed: tuple[Path, BadStudy]) -> No
         assert (reading.state, outcome) == (bad.state, bad.outcome)
 
 
+@pytest.mark.slow
 def test_evidence_and_a_card_for_all(analysed: tuple[Path, BadStudy]) -> None:
     path, study = analysed
     with Store.open(path) as store:
@@ -88,6 +89,7 @@ def test_nobody_is_accused_by_broken_bytes(analysed: tuple[Path, BadStudy]) -> N
         assert {verdict.who for verdict in store.verdicts().values()} == {"undecided"}
 
 
+@pytest.mark.slow
 def test_the_commands(analysed: tuple[Path, BadStudy], tmp_path: Path) -> None:
     path, study = analysed
     runner = CliRunner()

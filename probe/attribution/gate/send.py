@@ -16,15 +16,15 @@ from typing import Any
 from probe.attribution.gate.stored import GATE_RUN
 from probe.config import Config, Route
 from probe.errors import ConfigError, PackError
-from probe.proxy.server import ProxyServer
-from probe.proxy.table import RouteTable
-from probe.runs.check import check_routes
+from probe.runs.check import check_routes, fact_rows
 from probe.runs.execute import check_credentials
+from probe.runs.manifest import route_ids
 from probe.runs.plan import Pack, manifest, store_plan
 from probe.runs.requests import build_request
-from probe.runs.runner import Progress, RecordingSink, Runner, RunSummary
+from probe.runs.runner import Progress, RunSummary
+from probe.runs.sending import Sending, send_open
 from probe.store.lock import RunLock
-from probe.store.rows import FactRow, RunRow, TrialRow
+from probe.store.rows import RunRow, TrialRow
 from probe.store.store import Store
 from probe.store.writer import Writer
 from probe.traces.values import Sampling, Trace
@@ -35,7 +35,7 @@ TWIN_DRAWS = 4
 PACK = "gate"
 """The pack that ships for the gate."""
 
-_SAME_PLAN = ("kind", "seed", "repeats", "prompts", "routes", "packs")
+_SAME_PLAN = ("kind", "seed", "repeats", "prompts", "packs")
 
 
 @dataclass(frozen=True)
@@ -142,16 +142,11 @@ def send(
         run, resumed = _run_row(store, config, hosted, twin, pack, prompts=prompts, seed=seed)
         _ask_routes(store, config)
         before = store.count_trials(run.id)
-        trials = [trial for trial in store.trials(run.id) if trial.state != "answered"]
         # A trial that was given up last time gets another chance now.
-        store.mark_trials([trial.id for trial in trials if trial.state == "failed"], "planned")
-        sink = RecordingSink(writer)
-        with ProxyServer(RouteTable(route.target for route in config.routes.values()), sink) as proxy:
-            runner = Runner(config, proxy, writer, progress)
-            summary, failed = asyncio.run(runner.run(trials, store.traces(run_id=run.id)))
-        if sink.failure is not None:
-            raise sink.failure
-        store.mark_trials(failed, "failed")
+        store.mark_trials([trial.id for trial in store.trials(run.id, state="failed")], "planned")
+        sent = send_open(store, writer, config, run.id, Sending(progress=progress))
+        if sent.summary.interrupted is not None:
+            raise KeyboardInterrupt
         after = store.count_trials(run.id)
         if after["answered"] == sum(after.values()):
             store.end_run(run.id, time.time())
@@ -163,7 +158,7 @@ def send(
         already=before["answered"],
         answered=after["answered"] - before["answered"],
         open=sum(after.values()) - after["answered"],
-        summary=summary,
+        summary=sent.summary,
     )
 
 
@@ -184,7 +179,8 @@ def _run_row(
 ) -> tuple[RunRow, bool]:
     wanted = _manifest(config, hosted, twin, pack, prompts=prompts, seed=seed)
     for run in reversed(store.runs()):
-        if run.ended_at is None and all(run.manifest.get(key) == wanted[key] for key in _SAME_PLAN):
+        same = all(run.manifest.get(key) == wanted[key] for key in _SAME_PLAN)
+        if run.ended_at is None and same and route_ids(run.manifest) == route_ids(wanted):
             return run, True
     run, trials, traces = plan_gate(config, hosted, twin, pack, prompts=prompts, seed=seed)
     with store.transaction():
@@ -196,8 +192,4 @@ def _run_row(
 
 def _ask_routes(store: Store, config: Config) -> None:
     """Keep what each server says of itself now."""
-    at, found = time.time(), asyncio.run(check_routes(config))
-    store.add_facts(
-        FactRow(route_id=route.row.id, at=at, kind="check", value=check.to_json())
-        for route, check in zip(config.routes.values(), found, strict=True)
-    )
+    store.add_facts(fact_rows(config, asyncio.run(check_routes(config)), time.time()))
