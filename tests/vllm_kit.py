@@ -50,7 +50,9 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerInfo
     python = real_python()
     if not _shared:
         log = tmp_path_factory.mktemp("vllm") / "vllm.log"
-        server = VllmServer(toy_model(), model_id=MODEL_ID, log_path=log)
+        # The flag of `probe serve` that a stand-in cannot prove: the real server must know it.
+        arguments = {"enable_thinking": False}
+        server = VllmServer(toy_model(), model_id=MODEL_ID, template_arguments=arguments, log_path=log)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(PYTHON_VARIABLE, str(python))
             server.start()

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import threading
+from importlib.metadata import version
 
 
 def main() -> None:
@@ -36,9 +37,15 @@ def main() -> None:
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cache_ram_mib = 0
+    if options["template"] is not None:
+        params.chat_template = options["template"]
+    # llama.cpp keeps each value as the JSON that it is.
+    params.default_template_kwargs = {key: json.dumps(value) for key, value in options["template_arguments"].items()}
+    if options["gpu_layers"] is not None:
+        params.n_gpu_layers = options["gpu_layers"]
     server = xllamacpp.Server(params)
 
-    answer.write(json.dumps({"url": server.listening_address, "build": str(xllamacpp.BUILD_INFO)}) + "\n")
+    answer.write(json.dumps({"url": server.listening_address, "build": f"xllamacpp {version('xllamacpp')}"}) + "\n")
     answer.flush()
     done = threading.Event()
 
