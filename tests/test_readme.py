@@ -20,6 +20,8 @@ def test_each_command_exists_with_its_options(line: str) -> None:
     assert name in COMMANDS
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
+    while isinstance(command, click.Group) and words and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
     known = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= known
 

@@ -15,6 +15,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("probe.cli.demo", "Run the whole thing on embedded weights: no key, no GPU, no network."),
     "init": ("probe.cli.init", "Write a commented probe.toml."),
     "routes": ("probe.cli.routes", "List the routes; with --check ask each whether it can be used."),
+    "backends": ("probe.cli.backends", "List the kinds of servers and providers; explain one."),
+    "serve": ("probe.cli.serve", "Serve local weights as a twin, and print the route to them."),
     "plan": ("probe.cli.plan", "How many pairs, requests, tokens, days and money an answer takes."),
     "run": ("probe.cli.run", "Send the traces over all routes and record what comes back."),
     "gate": ("probe.cli.gate", "Ask whether a hosted route serves the same weights as its twin."),
@@ -23,6 +25,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "show": ("probe.cli.show", "Show one exchange with its evidence card."),
     "report": ("probe.cli.report", "Write the HTML report."),
     "bench": ("probe.cli.bench", "Measure the verdicts on lab platforms whose deeds are known."),
+    "manifest": ("probe.cli.manifest", "Show what a run was made with; compare two runs."),
+    "rerun": ("probe.cli.rerun", "Send the bytes of a manifest again."),
     "verify": ("probe.cli.verify", "Check the database: every byte, every reference."),
 }
 

@@ -87,6 +87,7 @@ def _send(
     from probe.attribution.gate.send import pair_of, send
     from probe.cli.progress import RunProgress
     from probe.config import load_config
+    from probe.errors import RouteError
     from probe.runs.execute import load_packs
 
     config = load_config(config_path)
@@ -98,6 +99,8 @@ def _send(
     if sent.summary.stopped:
         # What came is kept. An answer from one side only would pass for an answer about both.
         raise sent.summary.stopped[0]
+    if sent.summary.notes:
+        raise RouteError(sent.summary.notes[0])
     if not quiet:
         taken = f"Took up run {sent.run.id}: {sent.already} answered before. " if sent.resumed else ""
         click.echo(f"{taken}{sent.answered} trials answered, {sent.open} open. Database: {found}")

@@ -1,17 +1,16 @@
 """``probe run``."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from probe.cli.options import config_option, json_option, print_json
+from probe.cli.options import config_option, json_option
 
 if TYPE_CHECKING:
     from probe.config import Config
     from probe.runs.execute import Executed, Stop
-    from probe.runs.until import Finding
 
 
 @click.command()
@@ -39,27 +38,38 @@ if TYPE_CHECKING:
     "--by", type=click.Choice(["route", "family"]), default=None, help="With --until: what to ask.  [default: route]"
 )
 @click.option("--max-requests", type=int, default=None, help="Hosted requests in all, shared by the open routes.")
+@click.option(
+    "--max-tokens", type=int, default=None, help="Tokens of hosted requests in all (prompts and completions)."
+)
+@click.option("--max-usd", type=float, default=None, help="US dollars in all; every hosted route needs a known price.")
+@click.option("--again", is_flag=True, help="Send failed trials again, too: some may have been billed already.")
+@click.option("--wait", is_flag=True, help="Sleep over a daily limit instead of stopping its route.")
+@click.option(
+    "--follow-up/--no-follow-up",
+    default=False,
+    help="Afterwards ask a router what became of each generation.  [default: no-follow-up]",
+)
 @json_option
 def command(
     config_path: Path,
     database: Path | None,
     routes: tuple[str, ...],
     packs: tuple[str, ...],
-    repeats: int | None,
-    seed: int | None,
-    new: bool,
-    aa: bool,
-    until: str | None,
-    alpha: float | None,
-    delta: float | None,
-    by: str | None,
-    max_requests: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Send the traces over all routes through the recording proxy.
 
     An unfinished run with the same routes, packs, seed and repeats is taken up: what was answered is not sent again.
     Exit status 1 when trials are left open.
+
+    Every route goes at its own pace: limits that its provider documents or tells are kept, and what was not answered
+    and not billed is tried again. A route that cannot be used stops with a sentence, and the others go on. A trial that
+    went out and was never answered has failed: it may have been billed, and is sent again with --again only.
+
+    The limits --max-requests, --max-tokens and --max-usd hold for all starts of the run together. A daily limit ends
+    its route for today; the same command goes on tomorrow, or by itself with --wait. Ctrl-C lets what is under way come
+    to its end, a second one leaves at once (exit status 130).
 
     With --until decided the answers are read as they come, and a route (or a family of it) is sent no more attacks when
     the difference of its refusal rate from its twin's is decided; looking after every trace is part of the error rate.
@@ -70,72 +80,45 @@ def command(
       probe run
       probe run -r openrouter --pack my-traces.jsonl --repeats 3
       probe run --until decided --delta 0.05 --max-requests 400
+      probe run --max-usd 2.50 --wait
     """
-    from probe.cli.progress import RunProgress
+    from probe.cli.executed import show_executed
     from probe.config import load_config
-    from probe.runs.execute import execute, load_packs
 
     config = load_config(config_path).only(routes)
     found = database or config_path.parent / config.database
-    stop = _stop(config, until, alpha, delta, by)
+    stop = _stop(config, options["until"], options["alpha"], options["delta"], options["by"])
+    done = _execute(config, found, packs or config.packs, stop, options, quiet=as_json)
+    show_executed(done, found, stop, as_json=as_json)
 
-    with RunProgress(quiet=as_json) as progress:
-        done = execute(
+
+def _execute(
+    config: "Config",
+    database: Path,
+    packs: tuple[str, ...],
+    stop: "Stop | None",
+    options: Mapping[str, Any],
+    *,
+    quiet: bool,
+) -> "Executed":
+    from probe.cli.progress import RunProgress
+    from probe.runs.execute import Asked, execute, load_packs
+    from probe.runs.money.ledger import Totals
+
+    totals = Totals.of_usd(options["max_requests"], options["max_tokens"], options["max_usd"])
+    with RunProgress(quiet=quiet) as progress:
+        return execute(
             config,
-            found,
-            load_packs(packs or config.packs),
-            seed=config.seed if seed is None else seed,
-            repeats=repeats or config.repeats,
-            new=new,
+            database,
+            load_packs(packs),
+            seed=config.seed if options["seed"] is None else options["seed"],
+            repeats=options["repeats"] or config.repeats,
+            new=options["new"],
             progress=progress,
-            aa=aa,
+            aa=options["aa"],
             stop=stop,
-            max_requests=max_requests,
+            asked=Asked(totals, again=options["again"], wait=options["wait"], follow_up=options["follow_up"]),
         )
-    if as_json:
-        print_json(_json(done, stop))
-    else:
-        _print(done, found, stop)
-    _finish(done, max_requests, as_json)
-
-
-def _finish(done: "Executed", max_requests: int | None, as_json: bool) -> None:
-    """Say what went wrong and what comes next; exit status 1 where trials are open."""
-    for error in done.summary.stopped:
-        click.echo(f"Error: {error}", err=True)
-    if done.budget_gone:
-        click.echo(f"All {max_requests} hosted requests are spent: a higher --max-requests goes on with it.", err=True)
-    elif done.open:
-        click.echo("Open trials are sent again by the same command.", err=True)
-    if done.open:
-        raise click.exceptions.Exit(1)
-    if not as_json:
-        click.echo("Next: probe analyze")
-
-
-def _json(done: "Executed", stop: "Stop | None") -> dict[str, Any]:
-    return {
-        "run": done.run.id,
-        "resumed": done.resumed,
-        "trials": done.planned,
-        "answered_before": done.already,
-        "answered": done.answered,
-        "open": done.open,
-        "stopped": [str(error) for error in done.summary.stopped],
-        "hosted_requests": done.requests,
-        "spared": dict(done.spared),
-        "until": {**stop.until.to_json(), "questions": [f.to_json() for f in done.findings]} if stop else None,
-    }
-
-
-def _print(done: "Executed", database: Path, stop: "Stop | None") -> None:
-    if done.resumed:
-        click.echo(f"Took up run {done.run.id}: {done.already} of {done.planned} trials were answered already.")
-    spared = sum(done.spared.values())
-    also = f", {spared} spared" if spared else ""
-    click.echo(f"{done.answered} trials answered{also}, {done.open} open. Database: {database}")
-    for line in _saved(done) if stop else ():
-        click.echo(line)
 
 
 def _stop(
@@ -159,32 +142,3 @@ def _stop(
         by="family" if by == "family" else "route",
     )
     return Stop(until_when, refusal_reader(config))
-
-
-def _saved(done: "Executed") -> Iterator[str]:
-    """Yield what the stopping rule found and saved: a line per question, and one about what was counted."""
-    for finding in done.findings:
-        yield f"  {_question(finding)}"
-    hosted = {finding.route for finding in done.findings}
-    for name, count in done.spared.items():
-        if name not in hosted:
-            yield f"  {name}: {count} trials spared, because no hosted route needs their pairs any more."
-    yield (
-        "  Counted were refusals and declared blocks, whoever made them; cut, empty and unreadable answers are missing "
-        "here. `probe analyze` tells the platform's from the model's."
-    )
-
-
-def _question(finding: "Finding") -> str:
-    found = finding.interval
-    what = finding.route if finding.family is None else f"{finding.route}, {finding.family or 'no family'}"
-    traces = f"{found.n} trace{'s' if found.n != 1 else ''}"
-    missing = f", {finding.missing} more without a pair" if finding.missing else ""
-    spared = f"{finding.spared} of {finding.requests} requests spared"
-    if found.estimate is None:
-        return f"{what}: open, no trace was compared{missing}; {spared}."
-    numbers = (
-        f"refuses {100 * found.estimate:+.0f} points [{100 * found.lo:+.0f}, {100 * found.hi:+.0f}] against its twin, "
-        f"log e {finding.log_e:.1f}"
-    )
-    return f"{what}: {finding.answer or 'open'} after {traces}{missing} ({numbers}); {spared}."

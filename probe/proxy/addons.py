@@ -10,10 +10,12 @@ from urllib.parse import urlsplit
 from mitmproxy import http
 from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.tls import TlsData
 
 from probe.errors import CredentialError, ProbeError, RouteError
 from probe.proxy.recording import Recording, header_pairs
 from probe.proxy.redact import Redactor, client_values, without_credentials
+from probe.proxy.signing import signed_headers
 from probe.proxy.table import Destination, RouteTable
 from probe.proxy.tickets import TICKET_HEADER, Ticket, Tickets
 from probe.wire.values import Exchange
@@ -58,7 +60,9 @@ class RouteAndRecord:
         """Find the route, put the credential on, start the recording; or answer, and nothing goes out."""
         ticket = self._tickets.take(flow.request.headers.get(TICKET_HEADER))
         try:
-            self._running[flow.id] = self._route(flow, ticket)
+            recording = self._running[flow.id] = self._route(flow, ticket)
+            if ticket is not None:
+                ticket.connected = recording.connected
         except _Refused as refused:
             self._answer(flow, refused.status, str(refused))
             if ticket is not None:
@@ -85,7 +89,7 @@ class RouteAndRecord:
         values += client_values(header_pairs(request.headers), self._redactor)
         self._readdress(request, destination)
         # The key is read from the environment for each request, so it need not be the one of the start.
-        redactor = self._redactor.also([destination.target.key(), *values])
+        redactor = self._redactor.also([*destination.target.secrets(), *values])
         return Recording(flow, destination, ticket, redactor)
 
     def _readdress(self, request: http.Request, destination: Destination) -> None:
@@ -106,12 +110,22 @@ class RouteAndRecord:
         credential = destination.target.credential()
         if credential is not None:
             request.headers[credential[0]] = credential[1]
+        if destination.target.sign_for is not None:
+            for name, value in signed_headers(destination.target.sign_for, request):
+                request.headers[name] = value
 
     def server_connect(self, data: ServerConnectionHookData) -> None:
         """Let no connection go anywhere but to a configured route, whatever a request says."""
         address = data.server.address
         if address is None or not self._table.reaches(address[0], address[1]):
             data.server.error = "not a configured route"
+
+    def tls_failed_server(self, data: TlsData) -> None:
+        """Remember that a connection broke while it was being encrypted: nothing of the request went out."""
+        for recording in self._running.values():
+            # One request at a time crosses a client's connection (HTTP/1.1 without pipelining).
+            if recording.flow.client_conn.id == data.context.client.id:
+                recording.tls_failed = True
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Let the body through unbuffered, with a copy of each chunk for the record."""

@@ -1,5 +1,6 @@
 """One exchange while it is still crossing the proxy."""
 
+import re
 import time
 from dataclasses import dataclass, field
 
@@ -9,10 +10,13 @@ from probe.ids import new_id
 from probe.proxy.codings import clean_body
 from probe.proxy.redact import Redactor
 from probe.proxy.table import Destination
-from probe.proxy.tickets import Ticket
+from probe.proxy.tickets import NOT_FOUND, TLS_FAILED, Ticket
 from probe.wire.values import Chunk, Exchange, ExchangeState, HeaderPairs
 
 _HUNG_UP = "client disconnected"
+
+_NO_NAME = re.compile(r"\[Errno -\d+\]|nodename nor servname|getaddrinfo failed")
+"""How errors of ``getaddrinfo`` read (RFC 3493 §6.1): on Linux its codes are the only negative ones."""
 
 
 def header_pairs(headers: http.Headers) -> HeaderPairs:
@@ -32,6 +36,7 @@ class Recording:
     ticket: Ticket | None
     redactor: Redactor
     broken: tuple[ExchangeState, str] | None = None
+    tls_failed: bool = False
     started_at: float = field(default_factory=time.time)
     _zero: float = field(default_factory=time.monotonic)
     _body: bytearray = field(default_factory=bytearray)
@@ -54,6 +59,14 @@ class Recording:
             self._chunks.append(Chunk(len(data), self._now()))
         return data
 
+    def connected(self) -> float | None:
+        """Return since when the request has had its connection, on the monotonic clock; ``None``: it has none.
+
+        mitmproxy puts a connection into the flow only once it is set up, with TLS. Any thread may ask.
+        """
+        since = self._sent_at(float("inf"))
+        return None if since is None else self._zero + since
+
     def ends_with_connection(self) -> bool:
         """Whether nothing but the end of the connection tells the end of the body (RFC 9112 §6.3, 8)."""
         return not {"content-length", "transfer-encoding"} & {name.lower() for name, _ in self._head}
@@ -69,11 +82,20 @@ class Recording:
             message = self.flow.error.msg
             if message.lower().startswith(_HUNG_UP):
                 state = "client_gone"
+            elif self.connected() is not None:
+                state = "cut"
             else:
-                state = "unreachable" if self.flow.server_conn.timestamp_tcp_setup is None else "cut"
+                state, message = "unreachable", self._why_unreachable(message)
         if self.ticket is not None and self.ticket.timed_out:
-            state = "timeout"
+            # Without a connection nothing went out: that is no answer that is late, but nobody who could answer.
+            state = "unreachable" if self.connected() is None else "timeout"
+            message = self.ticket.waited or message
         return state, self.redactor.text(message)
+
+    def _why_unreachable(self, message: str) -> str:
+        if self.tls_failed:
+            return TLS_FAILED + message
+        return NOT_FOUND + message if _NO_NAME.search(message) else message
 
     def _sent_at(self, latest: float) -> float | None:
         """Return when the request went out: a connection opened for it delays it, on an open one it goes at once."""

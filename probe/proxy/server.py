@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from probe.errors import ProxyError
 from probe.lifecycle import Startable
 from probe.proxy.addons import RouteAndRecord, Sink
-from probe.proxy.redact import Redactor, environment_values
+from probe.proxy.redact import Redactor
 from probe.proxy.table import RouteTable
 from probe.proxy.tickets import Tickets
 
@@ -55,7 +55,7 @@ class ProxyServer(Startable):
         self._port = port
         self.table = table
         self.tickets = Tickets()
-        keys = environment_values(target.key_env for target in table.targets())
+        keys = [value for target in table.targets() for value in target.secrets()]
         names = [target.auth_header for target in table.targets() if target.auth_header]
         self.redactor = Redactor.of(keys, names)
         self._sink = sink

@@ -5,27 +5,27 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from probe.config import Config
 from probe.errors import ConfigError, CredentialError, StoreError
 from probe.ids import content_hash
-from probe.proxy.server import ProxyServer
-from probe.proxy.table import RouteTable
-from probe.runs.budget import Budget
-from probe.runs.check import check_routes
-from probe.runs.plan import Pack, plan_run, same_plan, store_plan
-from probe.runs.runner import Progress, RecordingSink, Runner, RunSummary
-from probe.runs.turns import Turns
+from probe.runs.check import check_routes, fact_rows
+from probe.runs.money.ledger import Amount, Totals
+from probe.runs.pacing.clock import Clock, SystemClock
+from probe.runs.plan import Pack, new_run, plan_trials, same_plan, store_plan
+from probe.runs.requests import Requests, build_request
+from probe.runs.runner import Progress, RunSummary
+from probe.runs.sending import Sending, send_open
 from probe.runs.until import Finding, Questions, Refused, Until
 from probe.store.lock import RunLock
-from probe.store.rows import FactRow, PackRow, RunRow, TrialRow
+from probe.store.rows import PackRow, RunRow
 from probe.store.store import Store
 from probe.store.writer import Writer
-from probe.traces.pack import find_pack, read_pack
+from probe.traces.pack import find_pack, open_pack
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,29 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Executed:
-    """What a run did. ``already`` trials were answered before it started; ``open`` are left for the next start.
+class Asked:
+    """What a start of a run was asked for, besides its plan.
 
-    ``spared`` trials by route name were not sent because the run's question was answered; ``findings`` say how the
-    questions stand. ``requests`` is the number of hosted requests in all, over all starts, and ``budget_gone`` whether
-    trials are open because no more were allowed.
+    ``again``: trials that failed are sent again. ``totals`` limit all starts of the run together. ``wait``: sleep over
+    daily limits. ``follow_up``: ask routers afterwards what became of each generation.
+    """
+
+    totals: Totals = field(default_factory=Totals)
+    again: bool = False
+    wait: bool = False
+    follow_up: bool = False
+    clock: Clock = field(default_factory=SystemClock)
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a run did. ``already`` trials were answered before it started.
+
+    ``open`` trials are left for the next start, ``failed`` ones for a start that is told to send them again. ``states``
+    counts the trials without an answer by route name and reason. ``spared`` trials by route name were not sent because
+    the run's question was answered; ``findings`` say how the questions stand. ``spent`` is what hosted requests have
+    cost in all, over all starts, ``estimated`` how many of this start's count with the most they can have cost, and
+    ``budget_gone`` whether trials are open because no more may be spent.
     """
 
     run: RunRow
@@ -52,10 +69,19 @@ class Executed:
     answered: int
     open: int
     summary: RunSummary
+    failed: int = 0
+    states: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     spared: Mapping[str, int] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
-    requests: int = 0
+    spent: Amount = field(default_factory=Amount)
+    estimated: int = 0
     budget_gone: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def requests(self) -> int:
+        """Hosted requests in all, over all starts."""
+        return self.spent.requests
 
 
 def load_packs(names: Sequence[str]) -> list[Pack]:
@@ -63,7 +89,7 @@ def load_packs(names: Sequence[str]) -> list[Pack]:
     packs = []
     for name in names:
         path = find_pack(name)
-        digest, traces = read_pack(path)
+        digest, traces = open_pack(path)
         card = path.with_suffix(".md")
         text = card.read_text(encoding="utf-8") if card.is_file() else ""
         row = PackRow(
@@ -73,7 +99,7 @@ def load_packs(names: Sequence[str]) -> list[Pack]:
             licence=_licence(text),
             card={"text": text, "sha256": content_hash(text.encode())} if text else {},
         )
-        packs.append(Pack(row, tuple(traces)))
+        packs.append(Pack(row, traces))
     return packs
 
 
@@ -95,6 +121,9 @@ def check_credentials(config: Config) -> None:
             raise CredentialError(
                 f"Route {route.name!r} needs a key: set the environment variable {route.key_env} and run this again."
             )
+        problem = route.target.key_problem() if route.target.sign_for is not None else None
+        if problem is not None:
+            raise CredentialError(problem)
 
 
 def execute(
@@ -109,14 +138,46 @@ def execute(
     aa: bool = True,
     stop: Stop | None = None,
     max_requests: int | None = None,
+    asked: Asked | None = None,
 ) -> Executed:
     """Plan a run, or take up the unfinished one with the same plan, and send what is open.
 
     ``new`` starts another run in any case; ``aa``: twins are compared with themselves too. ``stop`` says when enough
-    was sent, ``max_requests`` how many hosted requests the run may make in all, over all starts. Raises ``ProbeError``;
-    what was recorded until then stays.
+    was sent, ``max_requests`` how many hosted requests the run may make in all, over all starts; ``asked`` limits it
+    further. Raises ``ProbeError``; what was recorded until then stays. Whoever hands in ``asked`` looks himself whether
+    the run was interrupted (``summary.interrupted``); for others that is a ``KeyboardInterrupt``.
     """
-    _check_limits(config, stop, max_requests)
+    ends_in_order = asked is not None
+    asked = asked or Asked()
+    if max_requests is not None:
+        asked = replace(asked, totals=replace(asked.totals, requests=max_requests))
+    until = stop.until.to_json() if stop else None
+
+    def choose(store: Store) -> tuple[RunRow, bool]:
+        return _run_row(store, config, packs, seed=seed, repeats=repeats, new=new, aa=aa, until=until)
+
+    done = carry_out(config, database, choose, progress=progress, stop=stop, asked=asked)
+    if done.summary.interrupted is not None and not ends_in_order:
+        raise KeyboardInterrupt
+    return done
+
+
+def carry_out(
+    config: Config,
+    database: Path,
+    choose: Callable[[Store], tuple[RunRow, bool]],
+    *,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    asked: Asked | None = None,
+    requests: Requests = build_request,
+) -> Executed:
+    """Send what is open of a run: the one that ``choose`` finds or plans, and says of whether it was there before.
+
+    ``requests`` gives the bytes. Raises ``ProbeError``; what was recorded until then stays.
+    """
+    asked = asked or Asked()
+    _check_limits(config, stop, asked.totals)
     check_credentials(config)
     lock = RunLock(database)
     try:
@@ -125,61 +186,44 @@ def execute(
         lock.release()
         raise
     with store, Writer(database, lock=lock) as writer:
-        until = stop.until.to_json() if stop else None
-        run, resumed = _run_row(store, config, packs, seed=seed, repeats=repeats, new=new, aa=aa, until=until)
-        _ask_routes(store, config)
+        run, resumed = choose(store)
+        warnings = _ask_routes(store, config, run)
         before = store.count_trials(run.id)
         questions = _questions(store, run, config, stop) if stop else None
-        budget = _budget(store, run, config, max_requests)
-        summary = _send(
-            store, writer, config, run, Turns(budget, questions), _open_trials(store, run, questions), progress
-        )
+        _open_trials(store, run, questions, again=asked.again)
+        how = Sending(asked.totals, progress, asked.wait, asked.follow_up, asked.clock, requests)
+        sent = send_open(store, writer, config, run.id, how, questions=questions)
         _end(store, run, questions)
-        after, trials = store.count_trials(run.id), store.trials(run.id)
-    return Executed(
-        run=run,
-        resumed=resumed,
-        planned=sum(after.values()),
-        already=before["answered"],
-        answered=after["answered"] - before["answered"],
-        open=after["planned"] + after["failed"],
-        summary=summary,
-        spared=_spared(config, trials),
-        findings=tuple(questions.findings({trial.id: trial.state for trial in trials})) if questions else (),
-        requests=budget.spent,
-        budget_gone=budget.gone and after["planned"] > 0,
-    )
+        after = store.count_trials(run.id)
+        return Executed(
+            run=run,
+            resumed=resumed,
+            planned=sum(after.values()),
+            already=before["answered"],
+            answered=after["answered"] - before["answered"],
+            open=after["planned"],
+            failed=after["failed"],
+            summary=sent.summary,
+            states=_states(store, run, config),
+            spared=_spared(store, run, config),
+            findings=_findings(store, run, questions),
+            spent=sent.ledger.spent,
+            estimated=sum(route.unreported for route in sent.summary.routes.values()),
+            budget_gone=sent.ledger.gone and after["planned"] > 0,
+            warnings=warnings,
+        )
 
 
-def _check_limits(config: Config, stop: Stop | None, max_requests: int | None) -> None:
-    if max_requests is not None and max_requests < 1:
-        raise ConfigError(f"--max-requests must be 1 or more, not {max_requests}.")
+def _check_limits(config: Config, stop: Stop | None, totals: Totals) -> None:
+    for name, value in (("requests", totals.requests), ("tokens", totals.tokens)):
+        if value is not None and value < 1:
+            raise ConfigError(f"--max-{name} must be 1 or more, not {value}.")
+    if totals.nanousd is not None and totals.nanousd <= 0:
+        raise ConfigError("--max-usd must be more than 0 US dollars.")
     if stop is not None and not config.hosted():
         raise ConfigError(
             "--until decided asks whether a hosted route differs from its twin, and no hosted route here names a twin."
         )
-
-
-def _send(
-    store: Store,
-    writer: Writer,
-    config: Config,
-    run: RunRow,
-    turns: Turns,
-    trials: list[TrialRow],
-    progress: Progress | None,
-) -> RunSummary:
-    """Send the trials, and note what became of those without an answer."""
-    sink = RecordingSink(writer)
-    table = RouteTable(route.target for route in config.routes.values())
-    with ProxyServer(table, sink) as proxy:
-        runner = Runner(config, proxy, writer, progress, turns)
-        summary, failed = asyncio.run(runner.run(trials, store.traces(run_id=run.id)))
-    if sink.failure is not None:
-        raise sink.failure
-    store.mark_trials(failed, "failed")
-    store.mark_trials(runner.spared, "spared")
-    return summary
 
 
 def _end(store: Store, run: RunRow, questions: Questions | None) -> None:
@@ -205,40 +249,50 @@ def _questions(store: Store, run: RunRow, config: Config, stop: Stop) -> Questio
     return questions
 
 
-def _budget(store: Store, run: RunRow, config: Config, max_requests: int | None) -> Budget:
-    spent = {route.row.id: 0 for route in config.routes.values() if route.role == "hosted"}
-    for ref in store.refs(run_id=run.id):
-        if ref.route_id in spent:
-            spent[ref.route_id] += 1
-    return Budget(max_requests, spent)
-
-
-def _open_trials(store: Store, run: RunRow, questions: Questions | None) -> list[TrialRow]:
-    """Return what is to be sent. A trial that was given up last time gets another chance now.
-
-    So does one that was spared and that the stored answers do not spare.
-    """
-    trials = store.trials(run.id)
-    again = [trial for trial in trials if trial.state == "failed"]
+def _open_trials(store: Store, run: RunRow, questions: Questions | None, *, again: bool) -> None:
+    """Open what is to be sent besides what is open: failed trials where asked for, and what was spared too soon."""
+    if again:
+        store.mark_trials([trial.id for trial in store.trials(run.id, state="failed")], "planned")
     if questions is not None:
-        again += [trial for trial in trials if trial.state == "spared" and questions.needed(trial)]
-    store.mark_trials([trial.id for trial in again], "planned")
-    return [trial for trial in store.trials(run.id) if trial.state == "planned"]
+        spared = store.trials(run.id, state="spared")
+        store.mark_trials([trial.id for trial in spared if questions.needed(trial)], "planned")
 
 
-def _spared(config: Config, trials: Iterable[TrialRow]) -> dict[str, int]:
+def _findings(store: Store, run: RunRow, questions: Questions | None) -> tuple[Finding, ...]:
+    if questions is None:
+        return ()
+    return tuple(questions.findings({trial.id: trial.state for trial in store.trials(run.id)}))
+
+
+def _spared(store: Store, run: RunRow, config: Config) -> dict[str, int]:
+    counted: Counter[str] = Counter()
+    for count in store.count_reasons(run.id):
+        counted[count.route_id] += count.trials if count.state == "spared" else 0
+    names = {name: route.row.id for name, route in config.routes.items()}
+    return {name: counted[route_id] for name, route_id in names.items() if counted[route_id]}
+
+
+def _states(store: Store, run: RunRow, config: Config) -> dict[str, dict[str, int]]:
+    """Return how many trials have no answer, by route name and reason; those that nobody tried have none."""
     names = {route.row.id: name for name, route in config.routes.items()}
-    counted = Counter(names[trial.route_id] for trial in trials if trial.state == "spared")
-    return {name: counted[name] for name in config.routes if counted[name]}
+    found: dict[str, dict[str, int]] = {}
+    for count in store.count_reasons(run.id):
+        if count.state in {"planned", "failed"} and count.route_id in names:
+            states = found.setdefault(names[count.route_id], {})
+            reason = count.reason or "untried"
+            states[reason] = states.get(reason, 0) + count.trials
+    return found
 
 
-def _ask_routes(store: Store, config: Config) -> None:
-    """Keep what each server says of itself now: its version, and whether it lists the model; or that it is down."""
+def _ask_routes(store: Store, config: Config, run: RunRow) -> tuple[str, ...]:
+    """Keep what each server says of itself now, or that it is down; return what is to be read before sending."""
     at = time.time()
-    found = asyncio.run(check_routes(config))
-    store.add_facts(
-        FactRow(route_id=route.row.id, at=at, kind="check", value=check.to_json())
-        for route, check in zip(config.routes.values(), found, strict=True)
+    # Only a listing is compared with what is sent; a hundred thousand traces are not read for nothing.
+    listed = any(route.backend.listing for route in config.routes.values())
+    found = asyncio.run(check_routes(config, store.traces(run_id=run.id).values() if listed else ()))
+    store.add_facts(fact_rows(config, found, at))
+    return tuple(
+        f"{name}: {sentence}" for name, check in zip(config.routes, found, strict=True) for sentence in check.warnings
     )
 
 
@@ -254,11 +308,11 @@ def _run_row(
     until: Mapping[str, Any] | None,
 ) -> tuple[RunRow, bool]:
     unfinished = [run for run in store.runs() if run.ended_at is None]
-    run, trials = plan_run(config, packs, seed=seed, repeats=repeats, aa=aa, until=until)
+    run = new_run(config, packs, seed=seed, repeats=repeats, aa=aa, until=until)
     for earlier in reversed(unfinished):
         if not new and same_plan(earlier, run.manifest):
             return earlier, True
-    if not trials:
+    if not config.routes or not any(pack.traces for pack in packs):
         raise StoreError("Nothing to run: no trace, or no route.")
-    store_plan(store, config, packs, run, trials)
+    store_plan(store, config, packs, run, plan_trials(config, packs, run, repeats=repeats, aa=aa))
     return run, False

@@ -3,7 +3,9 @@
 import asyncio
 from enum import Enum, auto
 
-from probe.runs.budget import Budget
+from probe.runs.money.ledger import Ledger, Totals
+from probe.runs.money.price import Tokens
+from probe.runs.pairing import Pairing
 from probe.runs.until import Questions
 from probe.store.rows import TrialRow
 from probe.wire.values import Exchange
@@ -17,38 +19,61 @@ class Turn(Enum):
     """Its question is answered."""
     LEAVE = auto()
     """The budget is spent, or the route has stopped; the trial stays open."""
+    WAIT = auto()
+    """Others come first."""
+
+
+_NO_TOKENS = Tokens()
 
 
 class Turns:
-    """Asked before every request, told after every trial. Without questions and budget everything is sent at once."""
+    """Asked before every request, told after every trial. Without questions, budget and pairs all is sent at once."""
 
-    def __init__(self, budget: Budget | None = None, questions: Questions | None = None) -> None:
-        self._budget = budget or Budget(None, {})
+    def __init__(
+        self, ledger: Ledger | None = None, questions: Questions | None = None, pairing: Pairing | None = None
+    ) -> None:
+        self.ledger = ledger or Ledger(Totals(), {}, {})
+        self.pairing = pairing or Pairing()
         self._questions = questions
         self._ended: set[str] = set()
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
+        self.spent_up: dict[str, str] = {}
+        """Per route id: the sentence on the limit that leaves its trials open."""
 
-    async def turn(self, trial: TrialRow, abreast: int, *, take: bool) -> Turn:
+    async def turn(self, trial: TrialRow, abreast: int, *, take: bool, tokens: Tokens = _NO_TOKENS) -> Turn:
         """Wait until a trial may be sent, or need not be; ``take``: the request counts as sent from here on.
 
         With questions, a hosted route begins no more than ``abreast`` traces ahead of those that were counted: where
-        the twin is slow, requests would be spent on pairs that are not there when the question is answered.
+        the twin is slow, requests would be spent on pairs that are not there when the question is answered. ``tokens``
+        are the most that the request can cost. Never ``WAIT``.
         """
-        async with self._changed:
-            while True:
-                if self._questions is not None and not self._questions.needed(trial):
-                    return Turn.SPARE
-                if trial.route_id in self._ended or (self._budget.limits(trial.route_id) and self._budget.gone):
-                    return Turn.LEAVE
-                if self._budget.may(trial.route_id) and not self._ahead(trial, abreast):
-                    break
-                await self._changed.wait()
-            if take:
-                if self._questions is not None:
-                    self._questions.begin(trial)
-                self._budget.spend(trial.route_id)
-                self._changed.notify_all()
-            return Turn.SEND
+        while True:
+            changed = self._changed
+            turn = self.now(trial, abreast, take=take, tokens=tokens)
+            if turn is not Turn.WAIT:
+                return turn
+            await changed.wait()
+
+    def now(self, trial: TrialRow, abreast: int, *, take: bool, tokens: Tokens = _NO_TOKENS) -> Turn:
+        """Say whose turn it is at this moment, without waiting; like ``turn``."""
+        if self._questions is not None and not self._questions.needed(trial):
+            return Turn.SPARE
+        if trial.route_id in self._ended:
+            return Turn.LEAVE
+        permission = self.ledger.may(trial.route_id, tokens)
+        if permission.answer == "gone":
+            self.spent_up[trial.route_id] = permission.sentence
+            return Turn.LEAVE
+        if permission.answer == "later" or self._ahead(trial, abreast):
+            return Turn.WAIT
+        if self.pairing.waits(trial.route_id, trial.position):
+            return Turn.WAIT
+        if take:
+            if self._questions is not None:
+                self._questions.begin(trial)
+            self.pairing.begin(trial.route_id, trial.position)
+            self.wake()
+        return Turn.SEND
 
     def _ahead(self, trial: TrialRow, abreast: int) -> bool:
         if self._questions is None:
@@ -57,16 +82,35 @@ class Turns:
         # A twin that sends nothing more, because it is done or out of order, is not waited for.
         return twin is not None and twin not in self._ended and self._questions.waiting(trial) >= abreast
 
+    def hold(self, trial: TrialRow) -> None:
+        """Note that a trial is the next that its route will send."""
+        self.pairing.hold(trial.route_id, trial.position)
+        self.wake()
+
     async def end(self, trial: TrialRow, exchange: Exchange | None) -> None:
         """Note the answer of a trial; ``None``: it was given up."""
         if self._questions is not None:
             self._questions.tell(trial, exchange)
-        async with self._changed:
-            self._changed.notify_all()
+        self.wake()
+
+    def drop(self, trial: TrialRow) -> None:
+        """Note that a trial will not be sent in this start."""
+        self.pairing.begin(trial.route_id, trial.position)
+        self.wake()
+
+    def pause(self, route_id: str, *, paused: bool) -> None:
+        """Note that a route sends nothing until tomorrow, or goes on."""
+        self.pairing.away(route_id, away=paused)
+        self.wake()
 
     async def leave(self, route_id: str) -> None:
         """Note that a route sends nothing more."""
         self._ended.add(route_id)
-        self._budget.leave(route_id)
-        async with self._changed:
-            self._changed.notify_all()
+        self.pairing.away(route_id)
+        self.ledger.leave(route_id)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let everybody who waits look again."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

@@ -87,6 +87,7 @@ def test_the_same_trace_is_the_same_bytes_on_every_route_of_a_dialect(study: Pat
         assert local["max_tokens"] == hosted["max_tokens"] == 16
 
 
+@pytest.mark.slow
 def test_no_key_is_stored_logged_or_printed(study: Path, lab: LabServer) -> None:
     config = (study / "probe.toml").read_text().replace('key_env = ""', 'key_env = "PLANTED_KEY"')
     (study / "probe.toml").write_text(config)
@@ -180,7 +181,7 @@ def test_a_full_disk_stops_the_run_with_a_sentence_and_keeps_what_was_recorded(s
     write_pack(study / "pack.jsonl", 120)
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (900_000, 900_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_300_000, 1_300_000))
 
     # The signal of the limit ends a process; ignored, the write fails as on a full disk.
     code = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from probe.cli import main; main()"

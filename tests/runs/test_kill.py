@@ -78,5 +78,10 @@ def test_every_trial_ends_answered_exactly_once(tmp_path: Path, toy_server: Llam
         answers = Counter(ref.trial_id for ref in store.refs() if ref.answered)
         assert set(answers) == {trial.id for trial in trials}
         assert set(answers.values()) == {1}
+        assert store.in_flight(runs[0].id) == [], "what a kill cut off was counted and closed"
+        journal = Counter(dict(store.query("SELECT trial_id, count(*) FROM attempts GROUP BY trial_id")))
+        hosted = {key for key, route in store.routes().items() if route.role == "hosted"}
+        sent = Counter(ref.trial_id for ref in store.refs() if ref.route_id in hosted)
+        assert not sent - journal, "no request left before it was noted"
     report = verify(database)
     assert report.sound, report.problems

@@ -1,4 +1,4 @@
-"""Questions, turns and the budget by themselves: what they count, in which order, and whom they let wait."""
+"""Questions and turns by themselves: what they count, in which order, and whom they let wait."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,7 +8,6 @@ import pytest
 
 from probe.config import Config, load_config
 from probe.errors import ConfigError
-from probe.runs.budget import Budget
 from probe.runs.execute import load_packs
 from probe.runs.plan import Pack, manifest, plan_run, same_plan
 from probe.runs.turns import Turn, Turns
@@ -170,37 +169,6 @@ def test_the_first_of_the_plan_never_waits_for_those_behind_it(tmp_path: Path) -
     for trial in others:
         plan.questions.tell(trial, NO)
     assert asyncio.run(Turns(questions=plan.questions).turn(first, 2, take=True)) is Turn.SEND
-
-
-def test_a_budget_is_shared_and_what_one_leaves_goes_to_the_others() -> None:
-    budget = Budget(11, {"a": 1, "b": 0})
-    while budget.may("a"):
-        budget.spend("a")
-    assert budget.spent == 5, "half of eleven, with the one of an earlier start"
-    budget.spend("b")
-    budget.leave("b")
-    while budget.may("a"):
-        budget.spend("a")
-    assert budget.spent == 11
-    assert budget.gone
-    assert budget.may("local"), "only hosted requests count"
-
-
-def test_the_last_request_goes_to_whoever_comes_first() -> None:
-    budget = Budget(3, {"a": 0, "b": 0})
-    for route in ("a", "b"):
-        assert budget.may(route)
-        budget.spend(route)
-    assert budget.may("b")
-    budget.spend("b")
-    assert budget.gone
-    assert not budget.may("a")
-
-
-def test_no_budget_is_no_limit() -> None:
-    budget = Budget(None, {"a": 10_000})
-    assert budget.may("a")
-    assert not budget.gone
 
 
 def test_trials_of_a_trace_stay_together_in_an_order_that_the_seed_gives(tmp_path: Path) -> None:
