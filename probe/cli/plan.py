@@ -1,6 +1,7 @@
 """``probe plan``."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from probe.errors import ConfigError
 
 if TYPE_CHECKING:
     from probe.attribution.planning import Plan, Shares, Traffic
+    from probe.config import Route
+    from probe.routers.listing import Endpoint
 
 
 @click.command()
@@ -33,7 +36,9 @@ if TYPE_CHECKING:
 @click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Requests per trace and route.")
 @click.option("--no-aa", is_flag=True, help="Without the twin's request for its comparison with itself.")
 @click.option("--tokens", metavar="IN,OUT", help="Tokens per request, instead of the study's.")
-@click.option("--price-in", type=float, help="Price of a million prompt tokens of the hosted route.")
+@click.option(
+    "--price-in", type=float, help="Price of a million prompt tokens; without it the route's own, or its listing's."
+)
 @click.option("--price-out", type=float, help="Price of a million generated tokens.")
 @click.option("--per-minute", type=float, help="Requests a minute, instead of probe.toml's.")
 @json_option
@@ -83,7 +88,11 @@ def command(
         print_json(found.to_json()) if as_json else click.echo(found.sentence)
         return
     shares, traffic = _study(route, database, config_path, given)
-    traffic = replace(traffic, price_in=_price(price_in, "--price-in"), price_out=_price(price_out, "--price-out"))
+    traffic = replace(
+        traffic,
+        price_in=_price(price_in, "--price-in", traffic.price_in),
+        price_out=_price(price_out, "--price-out", traffic.price_out),
+    )
     if per_minute is not None:
         if not (math.isfinite(per_minute) and per_minute > 0):
             raise ConfigError(f"--per-minute must be more than 0, not {per_minute:g}.")
@@ -151,11 +160,25 @@ def _study(
                     raise ConfigError(f"Route {name!r} is no hosted route with a twin: there are no pairs to plan.")
                 given = given or stored_shares(store, hosted, store.route_named(hosted.twin))
                 traffic = stored_traffic(store, hosted)
+            if route is not None:
+                from probe.runs.sending import endpoints_of
+
+                traffic = _priced(traffic, route, endpoints_of(store, route))
     elif config is not None:
         route = config.only((name,)).routes[name]
     if route is not None:
         traffic = replace(traffic, per_minute=route.pace.requests_per_minute, concurrency=route.pace.concurrency)
+        if traffic.price_in is None:
+            traffic = _priced(traffic, route, ())
     return given, traffic
+
+
+def _priced(traffic: "Traffic", route: "Route", endpoints: "Sequence[Endpoint]") -> "Traffic":
+    """Return traffic with the price of probe.toml, or of the listing that the last run kept."""
+    from probe.runs.money.price import price_of
+
+    price = price_of(route, endpoints)
+    return traffic if price is None else replace(traffic, price_in=price.prompt, price_out=price.completion)
 
 
 def _counts(text: str) -> tuple[int, int]:
@@ -203,8 +226,10 @@ def _float(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _price(value: float | None, option: str) -> float | None:
-    if value is not None and not (math.isfinite(value) and value >= 0.0):
+def _price(value: float | None, option: str, known: float | None) -> float | None:
+    if value is None:
+        return known
+    if not (math.isfinite(value) and value >= 0.0):
         raise ConfigError(f"{option} must not be negative.")
     return value
 

@@ -47,7 +47,10 @@ PROMPT_USD, COMPLETION_USD = 1.0, 2.0
 """Prices per million tokens."""
 
 _TEXT = "Here is a short note about the brass kettle, as you asked for it. It stands on the shelf, and it sings."
-_STORM_EVERY, _STORM_LENGTH = 400, 40
+_STORM_EVERY = 400
+"""Requests after which the next storm begins."""
+_STORM_S = 2.0
+"""Seconds that a storm lasts: however slowly it is asked, it ends, as those of providers do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Asked:
 class Unfriendly:
     """One listening server. ``faults`` are shares by name; ``seed`` makes the order of faults repeatable.
 
-    Every ``_STORM_EVERY`` requests there is a storm: nothing but 429 for the next ``_STORM_LENGTH``.
+    Every ``_STORM_EVERY`` requests there is a storm: nothing but 429 for ``_STORM_S`` seconds.
     """
 
     faults: Mapping[str, float] = field(default_factory=dict)
@@ -75,6 +78,7 @@ class Unfriendly:
     def __post_init__(self) -> None:
         """Seed the draws."""
         self._chance = random.Random(self.seed)
+        self._storm_until = 0.0
 
     async def serve(self, port: int = 0, tls: ssl.SSLContext | None = None) -> asyncio.Server:
         """Listen on loopback."""
@@ -113,7 +117,10 @@ class Unfriendly:
 
     def _draw(self) -> str:
         self.count += 1
-        if self.faults and self.count % _STORM_EVERY < _STORM_LENGTH and self.count > _STORM_EVERY:
+        now = time.monotonic()
+        if self.faults and self.count % _STORM_EVERY == 0:
+            self._storm_until = now + _STORM_S
+        if now < self._storm_until:
             return "storm"
         left = self._chance.random()
         for fault, share in self.faults.items():

@@ -248,3 +248,17 @@ def test_a_study_that_was_not_analysed_says_so(study: Path) -> None:
     result = run(study, "--route", "glass")
     assert isinstance(result.exception, ProbeError)
     assert "probe analyze" in str(result.exception)
+
+
+def test_the_price_of_the_route_is_used_unless_another_is_given(study: Path) -> None:
+    file = study / "probe.toml"
+    before = planned(study, "--route", "glass")
+    assert before["money"] is None
+    text = file.read_text()
+    file.write_text(text.replace("[routes.glass]", "[routes.glass]\nprice = { prompt = 2, completion = 4 }"))
+    found = planned(study, "--route", "glass")
+    hosted = found["requests_hosted"]
+    assert isinstance(hosted, int)
+    assert found["money"] == pytest.approx((2 * 20 + 4 * 10) * hosted / 1e6, abs=1e-4)
+    other = planned(study, "--route", "glass", "--price-out", "0")
+    assert other["money"] == pytest.approx(2 * 20 * hosted / 1e6, abs=1e-4)
