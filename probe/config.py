@@ -287,8 +287,8 @@ def _route(name: str, table: Any, file: _File) -> Route:
     _check(table, _ROUTE_KEYS, where, file)
     _check(table.get("pace", {}), _PACE_KEYS, f"{where}.pace", file)
     for key in ("backend", "model"):
-        if key not in table:
-            raise file.wrong(where, None, f"route {name!r} has no {key}.")
+        if not table.get(key):
+            raise file.wrong(where, key if key in table else None, f"route {name!r} has no {key}.")
     try:
         backend = load_backend(table["backend"])
     except CatalogueError as error:

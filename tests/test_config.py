@@ -48,6 +48,7 @@ def test_the_template_is_a_valid_study(tmp_path: Path) -> None:
         (LOCAL.replace('"http://127.0.0.1:1/v1"', '"ftp://x"'), 3, "http://"),
         (LOCAL.replace("llamacpp", "llama"), 2, "no backend 'llama'"),
         (LOCAL.replace('model = "m"\n', ""), 1, "has no model"),
+        (LOCAL.replace('model = "m"', 'model = ""'), 4, "has no model"),
         (LOCAL + '[routes.h]\nbackend = "openrouter"\nmodel = "m"\ntwin = "nobody"\n', 8, "'nobody' is not a route"),
         (LOCAL + 'twin = "local"\n', 5, "only hosted routes"),
         ("[routes.\"Bad Name\"]\nbackend = 'openai'\n", 1, "lower-case"),

@@ -36,7 +36,8 @@ def command(
 
     MANIFEST is a file that `probe manifest show --out` wrote, on this machine or another. Its routes go where routes of
     the same names lead in probe.toml (a local server listens elsewhere today), with their keys, paces and prices;
-    without a probe.toml they go where they went. An unfinished rerun is taken up. Exit status 1 when trials are open.
+    without a probe.toml they go where they went, unless a key would go to an address that its backend file does not
+    name. An unfinished rerun is taken up. Exit status 1 when trials are open.
 
     \b
     Examples:

@@ -211,10 +211,7 @@ class FaultStudy:
         )
         states = Counter(reason for _, state, reason, _, _ in trials if state != "answered" and reason)
         unnamed = [row[0] for row in trials if row[1] != "answered" and not row[2]]
-        answered_at = {
-            row[0]: row[1]
-            for row in self._query("SELECT trial_id, started_at + ended_at FROM exchanges WHERE answered = 1")
-        }
+        sent_at = dict(self._query("SELECT trial_id, started_at FROM exchanges WHERE answered = 1"))
         journal = Counter(row[0] for row in self._query("SELECT trial_id FROM attempts WHERE source IS NOT 'unsent'"))
         asked = {name: self._asked(name) for name in ("twin", "stream", "whole")}
         arrived: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -225,10 +222,9 @@ class FaultStudy:
         for trial_id, state, _, name, messages in trials:
             words = json.loads(messages)[-1]["content"]
             times = arrived[name, hashlib.sha256(words.encode()).hexdigest()[:24]]
-            if state == "answered" and trial_id not in answered_at:
+            if state == "answered" and trial_id not in sent_at:
                 problems.append(f"trial {trial_id} counts as answered and has no answer")
-            late = [at for at in times if at > answered_at.get(trial_id, float("inf"))]
-            twice += len(late)
+            twice += _after(times, sent_at.get(trial_id))
             # What went to the twin costs nothing and is not in the journal.
             unwritten += 0 if name == "twin" else max(0, len(times) - journal[trial_id])
         hosted = [request for name in ("stream", "whole") for request in asked[name]]
@@ -251,6 +247,20 @@ class FaultStudy:
             seconds=seconds,
             problems=tuple(problems),
         )
+
+
+def _after(arrivals: list[float], sent_at: float | None) -> int:
+    """Return how many requests of a trial reached the server after the one that was answered.
+
+    That one is the arrival nearest to the time at which the proxy sent it. A comparison with the end of the answer
+    would count it among the late ones now and then: the end is told by a monotonic clock and arrivals by that of the
+    day, which was seen to be corrected by some milliseconds in between.
+    """
+    if sent_at is None or not arrivals:
+        return 0
+    ordered = sorted(arrivals)
+    mine = min(range(len(ordered)), key=lambda place: abs(ordered[place] - sent_at))
+    return len(ordered) - mine - 1
 
 
 def certificate(folder: Path) -> Path:

@@ -153,10 +153,16 @@ def execute(
         asked = replace(asked, totals=replace(asked.totals, requests=max_requests))
     until = stop.until.to_json() if stop else None
 
+    others: list[str] = []
+
     def choose(store: Store) -> tuple[RunRow, bool]:
-        return _run_row(store, config, packs, seed=seed, repeats=repeats, new=new, aa=aa, until=until)
+        run, resumed = _run_row(store, config, packs, seed=seed, repeats=repeats, new=new, aa=aa, until=until)
+        if not resumed and not new:
+            others.extend(_unfinished(store, run))
+        return run, resumed
 
     done = carry_out(config, database, choose, progress=progress, stop=stop, asked=asked)
+    done = replace(done, warnings=(*others, *done.warnings))
     if done.summary.interrupted is not None and not ends_in_order:
         raise KeyboardInterrupt
     return done
@@ -294,6 +300,18 @@ def _ask_routes(store: Store, config: Config, run: RunRow) -> tuple[str, ...]:
     return tuple(
         f"{name}: {sentence}" for name, check in zip(config.routes, found, strict=True) for sentence in check.warnings
     )
+
+
+def _unfinished(store: Store, made: RunRow) -> list[str]:
+    """Say of a new run that an unfinished one was not taken up: a changed route or option makes another plan."""
+    before = [run for run in store.runs() if run.ended_at is None and run.id != made.id and "kind" not in run.manifest]
+    if not before:
+        return []
+    sentence = (
+        f"this is a new run: the unfinished run {before[-1].id} has other routes, packs, seed or options, and goes on "
+        "with those only; what was spent on it does not count here"
+    )
+    return [sentence]
 
 
 def _run_row(
