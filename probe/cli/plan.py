@@ -88,11 +88,8 @@ def command(
         print_json(found.to_json()) if as_json else click.echo(found.sentence)
         return
     shares, traffic = _study(route, database, config_path, given)
-    traffic = replace(
-        traffic,
-        price_in=_price(price_in, "--price-in", traffic.price_in),
-        price_out=_price(price_out, "--price-out", traffic.price_out),
-    )
+    incoming = _price(price_in, "--price-in", traffic.price_in)
+    traffic = replace(traffic, price_in=incoming, price_out=_price(price_out, "--price-out", traffic.price_out))
     if per_minute is not None:
         if not (math.isfinite(per_minute) and per_minute > 0):
             raise ConfigError(f"--per-minute must be more than 0, not {per_minute:g}.")

@@ -177,6 +177,7 @@ def test_two_runs_at_once_are_refused(study: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_with_a_sentence_and_keeps_what_was_recorded(study: Path) -> None:
     write_pack(study / "pack.jsonl", 120)
 
@@ -257,6 +258,7 @@ def test_a_refused_key_stops_the_route_with_the_name_of_its_variable(study: Path
     assert exchange.redactions >= 2
 
 
+@pytest.mark.slow
 def test_evidence_from_scores_is_not_replaced_by_evidence_without(study: Path, toy_server: LlamaCppServer) -> None:
     assert toy_server.info is not None
     assert probe(study, "run").returncode == 0

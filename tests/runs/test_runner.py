@@ -311,7 +311,7 @@ def test_requests_that_a_kill_cut_off_are_said_counted_and_sent_again(tmp_path: 
 @pytest.mark.parametrize(
     ("url", "reason", "says"),
     [
-        ("http://127.0.0.1:{silent}", "unreachable", "No connection within 0.3 s"),
+        pytest.param("http://127.0.0.1:{silent}", "unreachable", "No connection within 0.3 s", marks=pytest.mark.slow),
         ("http://127.0.0.1:{shut}", "unreachable", "Connect call failed"),
         ("http://nobody.invalid", "dns", "The name of the host was not found"),
         ("https://127.0.0.1:{plain}", "tls", "could not be set up: The remote server does not speak TLS"),
@@ -336,6 +336,7 @@ def test_a_route_that_cannot_be_reached_says_how_far_it_got(tmp_path: Path, url:
     assert verify(tmp_path / "probe.db").sound
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_of_a_trial_that_ended(tmp_path: Path) -> None:
     """A run reads its plan page by page: a longer one has no more of its trials in memory."""
     seen: list[int] = []

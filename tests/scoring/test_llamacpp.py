@@ -125,6 +125,7 @@ async def test_the_prompt_is_the_one_that_the_chat_endpoint_bills(url: str, scor
     assert len(await scorer.prompt_ids(MESSAGES)) == billed
 
 
+@pytest.mark.slow
 async def test_own_answers_are_standard_normal(url: str, scorer: LlamaCppScorer) -> None:
     rows = [json.loads(line) for line in (data_folder("scenarios") / "fictional.jsonl").read_text().splitlines()]
     prompts = [[Message(m["role"], m["content"]) for m in row["messages"]] for row in rows[:180:3] * 2]
