@@ -8,6 +8,7 @@ from typing import Any
 
 from probe.lab.chances import Chances
 from probe.lifecycle import Startable
+from probe.runs.pacing.clock import SystemClock
 
 TURNED_AWAY: Mapping[str, Any] = {
     "error": {
@@ -20,6 +21,20 @@ TURNED_AWAY: Mapping[str, Any] = {
     }
 }
 """What OpenRouter says of a provider that is rate-limited (facts, §1): a fault, and no word about the request."""
+
+
+class HurriedClock(SystemClock):
+    """A clock whose waits are a thousandth as long: this provider will not recover, however long one waits for it."""
+
+    SPEED = 1000.0
+
+    def monotonic(self) -> float:
+        """Return seconds that only ever grow, and fast."""
+        return super().monotonic() * self.SPEED
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait a thousandth of it."""
+        await super().sleep(seconds / self.SPEED)
 
 
 class BusyServer(Startable):

@@ -18,14 +18,14 @@ from probe.attribution.gate.send import send
 from probe.attribution.pipeline import Analysis, RouteAnalysis, analyze
 from probe.config import Config, load_config
 from probe.errors import ConfigError
-from probe.lab.busy import BusyServer
+from probe.lab.busy import BusyServer, HurriedClock
 from probe.lab.demo import SILENT_TEXTS
 from probe.lab.log import LabEntry, LabLog
 from probe.lab.platform_spec import Platform, Screen
 from probe.lab.server import LabServer
 from probe.lab.truth import known_answers
 from probe.resources import data_folder
-from probe.runs.execute import execute, load_packs
+from probe.runs.execute import Asked, execute, load_packs
 from probe.runs.plan import Pack
 from probe.runs.runner import Progress
 from probe.scoring.open_scorers import open_scorers
@@ -47,8 +47,8 @@ FILTER = 0.95
 HALF_FILTER = 0.60
 """The same for world (iii), before weights that answer 5 %. With it each cause alone would leave too much."""
 
-CAPACITY = 0.015
-"""Share of attempts that the busy provider of world (iv) serves. Three attempts per trial make 4.4 % of the trials."""
+CAPACITY = 0.009
+"""Share of attempts that the busy provider of world (iv) serves. Five attempts per trial make 4.4 % of the trials."""
 
 
 @dataclass(frozen=True)
@@ -206,11 +206,16 @@ def record(folder: Path, sizes: Sizes, *, seed: int, on_run: Progress | None = N
         execute(local, database, [legacy], seed=seed, repeats=sizes.repeats, progress=on_run)
         middle = time.monotonic()
         say(f"Routed run: {len(routed.traces)} traces over the local weights and four routes")
-        execute(config, database, [routed], seed=seed, repeats=1, progress=on_run)
+        hurried = Asked(clock=HurriedClock())
+        done = execute(config, database, [routed], seed=seed, repeats=1, progress=on_run, asked=hurried)
+        if done.summary.interrupted is not None:
+            raise KeyboardInterrupt
         ended = time.monotonic()
         say("Asking each route's gate")
         for name in sizes.gates:
-            send(config, database, name, routed, prompts=sizes.controls, seed=seed, progress=on_run)
+            send(
+                config, database, name, routed, prompts=sizes.controls, seed=seed, progress=on_run, clock=hurried.clock
+            )
         asked = time.monotonic()
         log.save(folder / LOG)
     seconds = {

@@ -19,6 +19,7 @@ from probe.errors import ConfigError, PackError
 from probe.runs.check import check_routes, fact_rows
 from probe.runs.execute import check_credentials
 from probe.runs.manifest import route_ids
+from probe.runs.pacing.clock import Clock, SystemClock
 from probe.runs.plan import Pack, manifest, store_plan
 from probe.runs.requests import build_request
 from probe.runs.runner import Progress, RunSummary
@@ -120,6 +121,7 @@ def send(
     prompts: int,
     seed: int = 0,
     progress: Progress | None = None,
+    clock: Clock | None = None,
 ) -> GateSent:
     """Ask one hosted route or several, and their twin, or take up the unfinished run with the same plan.
 
@@ -144,7 +146,7 @@ def send(
         before = store.count_trials(run.id)
         # A trial that was given up last time gets another chance now.
         store.mark_trials([trial.id for trial in store.trials(run.id, state="failed")], "planned")
-        sent = send_open(store, writer, config, run.id, Sending(progress=progress))
+        sent = send_open(store, writer, config, run.id, Sending(progress=progress, clock=clock or SystemClock()))
         if sent.summary.interrupted is not None:
             raise KeyboardInterrupt
         after = store.count_trials(run.id)
