@@ -192,12 +192,12 @@ def stored_shares(store: Store, route: RouteRow, twin: RouteRow) -> Shares:
     """Return the shares over a study's pairs, controls and runs of the gate left out. Raises ``StoreError``."""
     kinds, own = store.trace_kinds(), gate_runs(store)
     sides = [_sides(store, one) for one in (route, twin)]
-    states = {(t.run_id, t.trace_id, t.repeat): t.state for t in store.trials(route_id=twin.id)}
+    states = {(t.run_id, t.trace_id, t.repeat): t.standing for t in store.trials(route_id=twin.id)}
     up = down = graded = planned = 0
     for trial in store.trials(route_id=route.id):
         place = (trial.run_id, trial.trace_id, trial.repeat)
         sent = {"answered", "failed"}
-        if kinds[trial.trace_id][1] or trial.run_id in own or not {trial.state, states.get(place)} <= sent:
+        if kinds[trial.trace_id][1] or trial.run_id in own or not {trial.standing, states.get(place)} <= sent:
             continue
         planned += 1
         hosted, local = (side.get(place) for side in sides)

@@ -60,6 +60,30 @@ def test_given_up_and_unjudged_answers_are_missing() -> None:
     assert effect.bounds.platform_both == (0.0, 10 / 30)
 
 
+@pytest.mark.parametrize(
+    ("reason", "missing"),
+    [
+        ("rate_limited", 10),
+        ("overloaded", 10),
+        ("credit", 10),
+        ("", 0),
+        ("budget", 0),
+        ("daily_limit", 0),
+        ("stopped", 0),
+    ],
+)
+def test_open_trials_that_were_tried_are_missing_and_others_are_not(reason: str, missing: int) -> None:
+    made = desk()
+    run, traces = made.run(), made.traces(30)
+    made.both(run, traces[:20], NO, NO)
+    made.ask(run, "glass", traces[20:], NO, state="planned")
+    made.ask(run, "local", traces[20:], NO)
+    rows = [trial.id for trial in made.store.trials(run.id, state="planned")]
+    made.store.mark_trials(rows, "planned", reason)
+    effect = only(made)
+    assert (effect.n_pairs, effect.n_missing, effect.unsent) == (20, missing, 10 - missing)
+
+
 def test_controls_and_runs_of_the_gate_take_no_part() -> None:
     made = desk()
     run, aside = made.run(), made.run(1, kind=GATE_RUN)

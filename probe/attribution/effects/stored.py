@@ -1,5 +1,6 @@
 """Effects from what the store holds: trials, outcomes and verdicts. The last stage, which can be run again alone."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from probe.attribution.gate.values import Gate, gate_of_json
 from probe.attribution.settings import Settings
 from probe.judge.rules import RulesJudge
 from probe.store.columns import from_json
-from probe.store.rows import GateRow, RouteRow, TrialRow, WeightsRow
+from probe.store.rows import TRIED, GateRow, RouteRow, TrialRow, WeightsRow
 from probe.store.store import Store
 
 Place = tuple[str, str, int]
@@ -25,7 +26,10 @@ NOT_SENT = frozenset({"planned", "spared"})
 """States of trials that were not sent: no answer is missing there, because none was asked for."""
 
 _ANSWERS = """
-SELECT trials.id, run_id, trace_id, repeat, position, trials.state, dropped, exchanges.id, outcome, who
+SELECT trials.id, run_id, trace_id, repeat, position,
+  CASE WHEN trials.state = 'planned' AND trials.reason IN (SELECT value FROM json_each(?)) THEN 'failed'
+    ELSE trials.state END,
+  dropped, exchanges.id, outcome, who
 FROM trials
 LEFT JOIN exchanges ON exchanges.trial_id = trials.id AND answered = 1
 LEFT JOIN outcomes ON outcomes.exchange_id = exchanges.id AND judge = ?
@@ -184,7 +188,8 @@ def _named(weights: WeightsRow) -> str:
 
 
 def _rows(store: Store, route: RouteRow) -> list[tuple[Any, ...]]:
-    return store.query(_ANSWERS, (RulesJudge.name, route.id))
+    # A route that turns nearly everything away must not look as if nobody had asked.
+    return store.query(_ANSWERS, (json.dumps(TRIED), RulesJudge.name, route.id))
 
 
 def _place(outcome: Any, who: Any) -> int:
