@@ -87,16 +87,21 @@ def command(
         template=template,
         thinking={"off": False, "on": True, "default": None}[thinking],
     )
+    ready = False
     try:
         chosen, server = make_server(wanted, log_path)
         with server:
             served = describe(wanted, chosen, server)
+            ready = True
             if as_json:
                 _print_json(served, name)
             else:
                 _print(served, name)
             _wait(server)
     except KeyboardInterrupt:
+        if ready:
+            click.echo("Stopped.", err=True)
+            return
         click.echo("Stopped before the server was ready.", err=True)
         raise click.exceptions.Exit(_INTERRUPTED) from None
 
@@ -118,14 +123,10 @@ def _print(served: "Served", name: str) -> None:
 
 
 def _wait(server: "Server") -> None:
-    """Wait for Ctrl-C, or for the server to end by itself, which is an error."""
+    """Wait until the server ends by itself, which is an error."""
     from probe.errors import ServeError
 
     nothing = threading.Event()
-    try:
-        while (ended := server.ended()) is None:
-            nothing.wait(0.2)
-    except KeyboardInterrupt:
-        click.echo("Stopped.", err=True)
-        return
+    while (ended := server.ended()) is None:
+        nothing.wait(0.2)
     raise ServeError(ended)
