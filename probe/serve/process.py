@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,17 +53,17 @@ class ServerProcess(Startable):
     def prepare(self) -> None:
         """Raise ``ServeError`` where something is missing."""
 
+    @abstractmethod
     def command(self, port: int) -> Sequence[str]:
         """Return the command line."""
-        raise NotImplementedError
 
+    @abstractmethod
     def environment(self, port: int) -> Mapping[str, str]:
         """Return the whole environment of the server."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self, port: int) -> ServerInfo:
         """Ask the server that answers who it is. Raises ``ServeError`` where it is not what was asked for."""
-        raise NotImplementedError
 
     def start(self) -> ServerInfo:
         """Start and wait until it answers; return where it listens.
